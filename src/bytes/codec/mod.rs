@@ -1,0 +1,6 @@
+//! Byte forms: what stands in files, decided by explicit encoders, read by decoders that take bytes.
+
+pub mod cursor;
+pub mod log;
+pub mod op;
+pub mod segment;

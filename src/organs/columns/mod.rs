@@ -1,0 +1,1 @@
+//! organs/columns/mod

@@ -1,0 +1,1 @@
+//! pure/filter/mod

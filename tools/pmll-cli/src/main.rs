@@ -1,0 +1,2 @@
+//! The pmll command.
+fn main() {}
