@@ -280,6 +280,32 @@ impl Entry {
     }
 }
 
+/// What one step of a write did.
+///
+/// ```
+/// # use pmll::{Draft, Store};
+/// # let dir = tempfile::tempdir()?;
+/// let notes = Store::open(dir.path().join("memory"))?.collection("notes")?;
+/// let first = notes.put("a", Draft::text("one"))?;
+/// let second = notes.put("a", Draft::text("two"))?;
+/// assert!(first.created && !second.created);
+/// assert_eq!(first.id, second.id);
+/// assert!(second.version > first.version);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The entry; `EntryId(0)` when a delete met no entry.
+    pub id: EntryId,
+    /// Version after the step; `Lsn(0)` when a delete met no entry.
+    pub version: Lsn,
+    /// Whether the step made a new entry.
+    pub created: bool,
+    /// Whether the step removed an entry.
+    pub removed: bool,
+}
+
 fn check_payload(payload: &[u8]) -> Result<()> {
     if payload.len() > limits::PAYLOAD_BYTES_MAX {
         return Err(Error::invalid(format!(

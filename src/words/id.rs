@@ -176,6 +176,17 @@ impl fmt::Display for Namespace {
     }
 }
 
+/// The full path of an entry: what is unique in a store. Orders as (collection, namespace, key).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyPath {
+    /// The collection.
+    pub collection: CollectionId,
+    /// The namespace in it.
+    pub namespace: Namespace,
+    /// The key in that.
+    pub key: Key,
+}
+
 /// Microseconds since 1970-01-01T00:00:00 UTC; negative before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);

@@ -1,1 +1,309 @@
-//! organs/catalog/mod
+//! The catalog: the store's index, a redb database in `index.redb` over checksummed pages.
+//!
+//! It answers "which id has this key", "where is this id", and keeps the lists that a store needs
+//! at open: segments, collections, settings, last requests, counters. Everything in it is derived
+//! from the log and the archive, so the answer to damage is always the same: `Corrupt`, and the
+//! caller rebuilds. What this folder guarantees is that damage is never answered with anything
+//! else: pages are checked below redb ([`backend`]), values above it ([`tables`]), and a panic of
+//! redb on bytes it did not expect is caught and becomes `Corrupt`.
+//!
+//! Reading goes through a [`Snapshot`], writing through an [`Update`]; one writer at a time, any
+//! number of readers, none waits for the other. A commit is durable when it returns: two syncs
+//! (two-phase), the allocator's state with it, so that opening after a crash reads a few pages and
+//! never walks the file.
+//!
+//! Never: decides what to do about damage, reads the archive, or changes the file when opened
+//! read-only (see [`overlay`]).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use redb::{Builder, Database, ReadableDatabase, StorageBackend};
+
+use crate::io::{Disk, File, OpenMode};
+use crate::organs::catalog::backend::{Health, PAGE_BYTES, PagedBackend};
+use crate::organs::catalog::overlay::OverlayFile;
+use crate::words::error::{Error, ErrorKind, Result};
+
+pub mod backend;
+pub mod overlay;
+pub mod snapshot;
+pub mod tables;
+#[cfg(test)]
+mod tests;
+pub mod update;
+
+pub use snapshot::Snapshot;
+pub use tables::{KeyRange, Located};
+pub use update::Update;
+
+/// The file's name in the store's directory.
+pub const FILE: &str = "index.redb";
+/// Meta row with the layout of the tables; another number means "rebuild".
+const FORMAT_NAME: &str = "format";
+const FORMAT: u64 = 1;
+
+/// The index of one store. Dropping it closes it cleanly; `close` does the same and says so.
+#[derive(Debug)]
+pub struct Catalog {
+    database: Guarded<Database>,
+    health: Arc<Health>,
+    file: Arc<dyn File>,
+    cache_bytes: usize,
+    read_only: bool,
+}
+
+impl Catalog {
+    /// Makes an empty index, in place of the one that may be there.
+    ///
+    /// `cache_bytes` bounds redb's page cache. Errors with `Io` or `Full`.
+    pub fn create(disk: &Arc<dyn Disk>, cache_bytes: usize) -> Result<Catalog> {
+        match disk.remove(FILE) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io(format!("remove {FILE}"), e)),
+        }
+        let file = disk.open(FILE, OpenMode::CreateNew);
+        let file = file.map_err(|e| Error::io(format!("create {FILE}"), e))?;
+        // The name is durable before anything relies on it, and the old index cannot come back.
+        disk.sync_dir("").map_err(|e| Error::io("sync the store's directory", e))?;
+        let catalog = Catalog::start(file, cache_bytes, false, |file, health| {
+            PagedBackend::new(FILE, file, health)
+        })?;
+        let update = catalog.begin()?;
+        update.create_tables()?;
+        update.put_meta(FORMAT_NAME, FORMAT)?;
+        update.commit()?;
+        Ok(catalog)
+    }
+
+    /// Opens the index. Errors with `NotFound` when there is none and with `Corrupt` when it is
+    /// damaged or of another layout; the caller then rebuilds it with [`Catalog::create`].
+    pub fn open(disk: &Arc<dyn Disk>, cache_bytes: usize) -> Result<Catalog> {
+        Catalog::open_file(disk, cache_bytes, false)
+    }
+
+    /// Opens the index without ever changing its file: what redb writes stays in RAM.
+    pub fn open_read_only(disk: &Arc<dyn Disk>, cache_bytes: usize) -> Result<Catalog> {
+        Catalog::open_file(disk, cache_bytes, true)
+    }
+
+    fn open_file(disk: &Arc<dyn Disk>, cache_bytes: usize, read_only: bool) -> Result<Catalog> {
+        let mode = if read_only { OpenMode::Read } else { OpenMode::ReadWrite };
+        let file = disk.open(FILE, mode).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::new(ErrorKind::NotFound, format!("there is no {FILE}"))
+            }
+            _ => Error::io(format!("open {FILE}"), e),
+        })?;
+        let file = match read_only {
+            false => file,
+            true => {
+                let overlay = OverlayFile::new(file);
+                Arc::new(overlay.map_err(|e| Error::io(format!("read {FILE}"), e))?)
+            }
+        };
+        let catalog = Catalog::start(file, cache_bytes, read_only, |file, health| {
+            let backend = PagedBackend::new(FILE, file, health)?;
+            // redb would take an empty file for a new database.
+            backend.check_header()?;
+            Ok(backend)
+        })?;
+        catalog.check_format()?;
+        Ok(catalog)
+    }
+
+    /// Opens redb over a backend; the tests pass one without checksums to compare.
+    fn start<B: StorageBackend>(
+        file: Arc<dyn File>,
+        cache_bytes: usize,
+        read_only: bool,
+        backend: impl FnOnce(Arc<dyn File>, Arc<Health>) -> std::io::Result<B>,
+    ) -> Result<Catalog> {
+        let health = Arc::new(Health::default());
+        let backend = backend(file.clone(), health.clone()).map_err(file_error)?;
+        let database = guard(|| {
+            let mut builder = Builder::new();
+            builder.set_cache_size(cache_bytes);
+            builder.create_with_backend(backend).map_err(|e| redb_error(&health, e))
+        })?;
+        Ok(Catalog { database: Guarded::new(database), health, file, cache_bytes, read_only })
+    }
+
+    fn check_format(&self) -> Result<()> {
+        let format = self.snapshot()?.meta(FORMAT_NAME)?;
+        if format != Some(FORMAT) {
+            return Err(Error::corrupt(format!(
+                "{FILE}: its layout is {format:?}, this build reads {FORMAT}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// A view of the last commit, consistent for its life. It keeps the pages it sees from being
+    /// reused, so it should be replaced after a commit, not kept.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        let health = &self.health;
+        guard(|| {
+            let transaction =
+                self.database.get()?.begin_read().map_err(|e| redb_error(health, e))?;
+            Snapshot::new(&transaction, health.clone())
+        })
+    }
+
+    /// Starts a change; waits while another one is under way. Dropping it changes nothing.
+    ///
+    /// In a read-only catalog the change is visible to later snapshots and never reaches the file.
+    pub fn begin(&self) -> Result<Update> {
+        guard(|| {
+            let transaction = self.database.get()?.begin_write();
+            let transaction = transaction.map_err(|e| redb_error(&self.health, e))?;
+            Update::new(transaction, self.health.clone())
+        })
+    }
+
+    /// Reads every row of every table and checks its value. The first error of a table ends that
+    /// table; redb's latch may make the later ones repeat it.
+    pub fn verify(&self) -> Vec<Error> {
+        match self.snapshot() {
+            Ok(snapshot) => snapshot.verify(),
+            Err(error) => vec![error],
+        }
+    }
+
+    /// Closes cleanly. Snapshots that are still held answer `Closed` afterwards. Errors with what
+    /// went wrong below redb since the open; everything committed is on disk either way.
+    pub fn close(mut self) -> Result<()> {
+        self.database.end()?;
+        self.failure().map_or(Ok(()), Err)
+    }
+
+    /// The first failure below redb since the open. From then on everything fails: the catalog
+    /// has to be opened again, or rebuilt when the kind is `Corrupt`.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        let failure = self.health.failure.lock();
+        failure.as_ref().map(|(kind, message)| remembered(*kind, message))
+    }
+
+    /// Whether this is a read-only catalog.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Bytes written to the file since the open, checksums included.
+    #[must_use]
+    pub fn bytes_written(&self) -> u64 {
+        self.health.written.load(Ordering::Relaxed)
+    }
+
+    /// Length of the file in bytes; the disk may hold fewer, as free pages at its end are holes.
+    pub fn file_bytes(&self) -> Result<u64> {
+        self.file.len().map_err(|e| Error::io(format!("measure {FILE}"), e))
+    }
+
+    /// An upper bound of the RAM that grows with the index: the page cache, as far as it can be
+    /// filled by now, and the CRC pages.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let health = &self.health;
+        let moved = health.read.load(Ordering::Relaxed) + health.written.load(Ordering::Relaxed);
+        let checksums = health.crc_pages.load(Ordering::Relaxed) * PAGE_BYTES as u64;
+        moved.min(self.cache_bytes as u64) + checksums
+    }
+}
+
+/// Runs calls into redb: a panic on a damaged page becomes `Corrupt`.
+fn guard<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result,
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            let text = text.unwrap_or_else(|| "no message".to_owned());
+            Err(Error::corrupt(format!("{FILE}: redb gave up on its pages: {text}")))
+        }
+    }
+}
+
+/// A value of redb whose drop runs code of redb, and so runs inside [`guard`] as well.
+#[derive(Debug)]
+struct Guarded<T>(Option<T>);
+
+impl<T> Guarded<T> {
+    fn new(value: T) -> Guarded<T> {
+        Guarded(Some(value))
+    }
+
+    fn get(&self) -> Result<&T> {
+        self.0.as_ref().ok_or_else(closed)
+    }
+
+    fn get_mut(&mut self) -> Result<&mut T> {
+        self.0.as_mut().ok_or_else(closed)
+    }
+
+    /// Takes the value out, to end it by a call that consumes it.
+    fn take(&mut self) -> Result<T> {
+        self.0.take().ok_or_else(closed)
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let value = self.0.take();
+        guard(|| {
+            drop(value);
+            Ok(())
+        })
+    }
+}
+
+impl<T> Drop for Guarded<T> {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::warn!("closing {FILE}: {error}");
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, format!("{FILE} is closed"))
+}
+
+/// An error of redb in the store's words.
+fn redb_error(health: &Health, error: impl Into<redb::Error>) -> Error {
+    match error.into() {
+        redb::Error::Io(e) => file_error(e),
+        redb::Error::PreviousIo | redb::Error::LockPoisoned(_) => {
+            match health.failure.lock().as_ref() {
+                Some((kind, message)) => remembered(*kind, message),
+                None => Error::corrupt(format!("{FILE}: redb stopped; reopen or rebuild it")),
+            }
+        }
+        redb::Error::DatabaseClosed => closed(),
+        redb::Error::ValueTooLarge(bytes) => {
+            Error::invalid(format!("a row of {FILE} would have {bytes} bytes"))
+        }
+        other => Error::corrupt(format!("{FILE}: {other}")),
+    }
+}
+
+fn file_error(error: std::io::Error) -> Error {
+    if is_damage(error.kind()) {
+        return Error::corrupt(error.to_string());
+    }
+    Error::io(format!("use {FILE}"), error)
+}
+
+fn remembered(kind: std::io::ErrorKind, message: &str) -> Error {
+    if is_damage(kind) {
+        return Error::corrupt(message);
+    }
+    Error::io(format!("use {FILE} after an earlier failure"), std::io::Error::new(kind, message))
+}
+
+/// A short file is as damaged as a wrong one.
+fn is_damage(kind: std::io::ErrorKind) -> bool {
+    matches!(kind, std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof)
+}

@@ -1,0 +1,114 @@
+//! The one background thread: drains promises nobody waits for, and checkpoints.
+//!
+//! It sleeps on a condition variable without a timeout, so an idle store wakes nobody and writes
+//! nothing. It starts with the first wish, not with the store. A panic in it poisons the store
+//! instead of passing unnoticed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::controller::engine::Engine;
+use crate::words::error::Error;
+
+/// What the thread is asked to do.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// Write what is queued.
+    pub drain: bool,
+    /// Make a checkpoint.
+    pub checkpoint: bool,
+    stop: bool,
+}
+
+/// Where wishes are left.
+#[derive(Debug, Default)]
+pub struct Wake {
+    wishes: Mutex<Wishes>,
+    changed: Condvar,
+}
+
+impl Wake {
+    /// Leaves a wish.
+    pub fn notify(&self, wish: impl FnOnce(&mut Wishes)) {
+        wish(&mut self.wishes.lock());
+        self.changed.notify_all();
+    }
+}
+
+/// A condition without data: "something made room".
+#[derive(Debug, Default)]
+pub struct Signal {
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Signal {
+    /// Wakes all waiters.
+    pub fn notify(&self) {
+        let _guard = self.lock.lock();
+        self.changed.notify_all();
+    }
+
+    /// Waits for a notification, at most this long.
+    pub fn wait(&self, at_most: Duration) {
+        let mut guard = self.lock.lock();
+        self.changed.wait_for(&mut guard, at_most);
+    }
+}
+
+/// The thread's handle, kept by the store.
+#[derive(Debug, Default)]
+pub struct Background(Mutex<Option<std::thread::JoinHandle<()>>>);
+
+impl Background {
+    /// Starts the thread.
+    pub fn start(&self, engine: &Arc<Engine>) -> std::io::Result<()> {
+        let engine = Arc::clone(engine);
+        let handle = std::thread::Builder::new()
+            .name("pmll-background".to_owned())
+            .spawn(move || run(&engine))?;
+        *self.0.lock() = Some(handle);
+        Ok(())
+    }
+
+    /// Stops the thread after what it is doing, and waits for it.
+    pub fn stop(&self, engine: &Engine) {
+        engine.wake.notify(|wishes| wishes.stop = true);
+        if let Some(handle) = self.0.lock().take()
+            && handle.join().is_err()
+        {
+            engine.poison.set(&Error::internal("the background thread panicked"));
+        }
+    }
+}
+
+fn run(engine: &Engine) {
+    loop {
+        let (drain, checkpoint) = {
+            let mut wishes = engine.wake.wishes.lock();
+            loop {
+                if wishes.drain || wishes.checkpoint {
+                    break;
+                }
+                if wishes.stop {
+                    return;
+                }
+                engine.wake.changed.wait(&mut wishes);
+            }
+            (std::mem::take(&mut wishes.drain), std::mem::take(&mut wishes.checkpoint))
+        };
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            if drain {
+                engine.drain();
+            }
+            if checkpoint && let Err(error) = engine.checkpoint() {
+                engine.note_checkpoint_error(error);
+            }
+        }));
+        if outcome.is_err() {
+            engine.poison.set(&Error::internal("the background thread panicked"));
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Commit: leader/follower group commit over one log.
+//!
+//! A caller puts its request into the queue. If nobody leads, it leads: takes the whole queue,
+//! stages every request against the current view, writes all their operations as one log batch,
+//! syncs once, publishes the next view and resolves the tickets. If somebody leads, it waits; the
+//! leader that takes the queue next serves it. So a single writer syncs on its own thread without
+//! a hand-off, and n writers share one sync.
+//!
+//! Order, and why: log, sync, publish, resolve. A reader never sees what a crash would take back,
+//! and a resolved promise is visible.
+//!
+//! Rules of failure: a request that fails staging fails alone. A full disk fails the batch and
+//! nothing else. Any other failed write, and every failed sync, poisons (see [`super::poison`]).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::bytes::promise::{self, Promise, Ticket};
+use crate::controller::engine::Engine;
+use crate::controller::stage::{Logged, Step, stage};
+use crate::tiers::View;
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::entry::Receipt;
+use crate::words::limits;
+use crate::words::options::Durability;
+use crate::words::record::{Op, Payload, PayloadPlace};
+
+/// Steps that shall happen together.
+#[derive(Debug)]
+pub struct Request {
+    /// What to do, in order.
+    pub steps: Vec<Step>,
+    /// When it counts as written.
+    pub durability: Durability,
+    /// How long it may stay in the queue.
+    pub deadline: Option<Duration>,
+    /// Bytes it brings along: payloads, vectors, attributes.
+    pub bytes: u64,
+}
+
+/// A request in the queue.
+#[derive(Debug)]
+pub struct Queued {
+    request: Request,
+    ticket: Ticket,
+    until: Option<Duration>,
+}
+
+/// Requests that wait for a leader.
+#[derive(Debug, Default)]
+pub struct Queue {
+    waiting: VecDeque<Queued>,
+    /// Bytes of the waiting requests.
+    bytes: u64,
+    leading: bool,
+    /// No more requests are taken.
+    pub closed: bool,
+}
+
+/// Bytes of requests one leader takes at most: bounds what a batch encodes at once. One request
+/// may be larger than that alone.
+const LEAD_BYTES_MAX: u64 = 4 << 20;
+
+impl Engine {
+    /// Queues a request and returns at once; somebody else writes it.
+    pub fn submit(&self, request: Request) -> Result<Promise> {
+        let promise = self.enqueue(request)?;
+        if self.options.background {
+            self.wake.notify(|wish| wish.drain = true);
+        } else {
+            self.lead_until(|_| promise.is_done());
+        }
+        Ok(promise)
+    }
+
+    /// Queues a request and sees it through on this thread, leading or following.
+    pub fn write(&self, request: Request) -> Result<Vec<Receipt>> {
+        let promise = self.enqueue(request)?;
+        self.lead_until(|_| promise.is_done());
+        promise.wait()
+    }
+
+    fn enqueue(&self, request: Request) -> Result<Promise> {
+        self.check_writable()?;
+        if request.bytes > limits::BATCH_BYTES_MAX as u64
+            || request.steps.len() > limits::BATCH_OPS_MAX
+        {
+            return Err(Error::invalid(format!(
+                "a batch has {} steps and {} bytes; the limits are {} and {}",
+                request.steps.len(),
+                request.bytes,
+                limits::BATCH_OPS_MAX,
+                limits::BATCH_BYTES_MAX
+            )));
+        }
+        self.wait_for_room(request.bytes)?;
+        let (promise, ticket) = promise::pair(&self.counters);
+        let until = request.deadline.map(|d| self.clock.elapsed().saturating_add(d));
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return Err(Error::new(ErrorKind::Closed, "the store is closed"));
+        }
+        queue.bytes += request.bytes;
+        queue.waiting.push_back(Queued { request, ticket, until });
+        Ok(promise)
+    }
+
+    /// Leads while nobody else does, until `done`.
+    fn lead_until(&self, done: impl Fn(&Queue) -> bool) {
+        let mut queue = self.queue.lock();
+        while !done(&queue) {
+            if queue.leading || queue.waiting.is_empty() {
+                // Either a leader will serve us and notify, or our request was taken by one that
+                // has not resolved it yet.
+                self.progress.wait(&mut queue);
+                continue;
+            }
+            queue.leading = true;
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            while let Some(next) = queue.waiting.front() {
+                if !batch.is_empty() && bytes + next.request.bytes > LEAD_BYTES_MAX {
+                    break;
+                }
+                bytes += next.request.bytes;
+                batch.extend(queue.waiting.pop_front());
+            }
+            queue.bytes = queue.bytes.saturating_sub(bytes);
+            drop(queue);
+            self.lead(batch);
+            queue = self.queue.lock();
+            queue.leading = false;
+            self.progress.notify_all();
+        }
+        drop(queue);
+        self.checkpoint_if_due();
+    }
+
+    /// Writes everything that is queued; for whoever drains promises nobody waits for.
+    pub fn drain(&self) {
+        self.lead_until(|queue| queue.waiting.is_empty());
+    }
+
+    fn lead(&self, batch: Vec<Queued>) {
+        let mut wal = self.wal.lock();
+        let Some(log) = wal.as_mut() else {
+            return; // Dropped tickets resolve as Closed.
+        };
+        let mut view = View::clone(&self.view.load());
+        let now = self.clock.now();
+        let mut ops: Vec<Logged> = Vec::new();
+        let mut accepted: Vec<(Ticket, Vec<Receipt>)> = Vec::with_capacity(batch.len());
+        let mut sync = false;
+        for Queued { request, ticket, until } in batch {
+            if !ticket.claim() {
+                continue;
+            }
+            if until.is_some_and(|until| self.clock.elapsed() >= until) {
+                ticket.resolve(Err(Error::new(
+                    ErrorKind::Expired,
+                    "the deadline passed before the write was taken up; nothing was written",
+                )));
+                continue;
+            }
+            let mark = ops.len();
+            let mut trial = view.clone();
+            match stage(&mut trial, request.steps, now, &mut ops) {
+                Ok(receipts) => {
+                    view = trial;
+                    sync |= request.durability == Durability::Sync;
+                    accepted.push((ticket, receipts));
+                }
+                Err(error) => {
+                    ops.truncate(mark);
+                    ticket.resolve(Err(error));
+                }
+            }
+        }
+        let outcome = self.poison.check().and_then(|()| {
+            let written = if ops.is_empty() { Ok(Vec::new()) } else { log.append(&ops) };
+            let offsets = written.inspect_err(|e| {
+                if e.kind() != ErrorKind::Full {
+                    self.poison.set(e);
+                }
+            })?;
+            if sync {
+                log.sync().inspect_err(|e| self.poison.set(e))?;
+            }
+            Ok(offsets)
+        });
+        match outcome {
+            Ok(offsets) => {
+                if !ops.is_empty() {
+                    let (segment, file) = log.segment_file();
+                    for ((op, payload), offset) in ops.into_iter().zip(offsets) {
+                        if payload.len() > limits::PAYLOAD_RESIDENT_BYTES_MAX
+                            && let Op::Put(record) = op
+                        {
+                            let place = PayloadPlace {
+                                segment,
+                                offset,
+                                len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                                crc: crc32fast::hash(&payload),
+                            };
+                            view.active.relocate(record, Payload::InLog(place), &file);
+                        }
+                    }
+                    self.publish(|current| {
+                        view.frozen.clone_from(&current.frozen);
+                        view.cold = Arc::clone(&current.cold);
+                        view
+                    });
+                }
+                if sync {
+                    log.mark_acked();
+                }
+                self.log_bytes.store(log.unapplied_bytes(), Ordering::Release);
+                drop(wal);
+                for (ticket, receipts) in accepted {
+                    ticket.resolve(Ok(receipts));
+                }
+            }
+            Err(error) => {
+                drop(wal);
+                for (ticket, _) in accepted {
+                    ticket.resolve(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Blocks while the log's tables are over their share of the budget and a checkpoint is on its
+    /// way to empty them. Fails with `Full` when that takes too long.
+    fn wait_for_room(&self, bytes: u64) -> Result<()> {
+        let cap = self.log_bytes_max();
+        let mut waited = Duration::ZERO;
+        loop {
+            let view = self.view.load();
+            let resident = view.hot_bytes() + self.queue.lock().bytes;
+            // An empty table takes any request: a batch larger than the cap must go somewhere.
+            if resident == 0 || resident + bytes <= cap {
+                return Ok(());
+            }
+            drop(view);
+            if !self.options.background {
+                self.checkpoint()?;
+                return Ok(());
+            }
+            self.wake.notify(|wish| wish.checkpoint = true);
+            let step = Duration::from_millis(20);
+            self.room.wait(step);
+            waited += step;
+            self.poison.check()?;
+            if waited >= self.options.full_wait_max {
+                return Err(self.last_checkpoint_error().unwrap_or_else(|| {
+                    Error::new(
+                        ErrorKind::Full,
+                        format!(
+                            "records in RAM take {resident} bytes, their share of the budget is \
+                             {cap}, and no checkpoint made room in {:?}; raise the budget or \
+                             write slower",
+                            self.options.full_wait_max
+                        ),
+                    )
+                }));
+            }
+            if self.closed.load(Ordering::Acquire) {
+                return Err(Error::new(ErrorKind::Closed, "the store is closed"));
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The engine: one opened store, with its locks and their order.
+//!
+//! Lock order, outermost first: `maintenance` (one checkpoint or vacuum at a time) > `wal` (held
+//! by the leader, and by a freeze) > `publishing` (the swap of the view). `queue` is taken alone
+//! or inside none of them. Readers take none: they load the view.
+//!
+//! Never: waits for a reader; writes after it was poisoned or closed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Condvar, Mutex};
+
+use crate::bytes::promise::Counters;
+use crate::controller::background::{Background, Signal, Wake};
+use crate::controller::commit::Queue;
+use crate::controller::poison::Poison;
+use crate::io::{Disk, File};
+use crate::organs::catalog::Catalog;
+use crate::organs::columns::Columns;
+use crate::organs::wal::{Wal, WalOptions};
+use crate::tiers::View;
+use crate::tiers::mover::meta;
+use crate::verbs::layout;
+use crate::verbs::recovery::{self, Recovered};
+use crate::words::clock::Clock;
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::limits;
+use crate::words::options::Options;
+
+/// Name of the setting that holds the budget.
+pub const BUDGET_SETTING: &str = "budget_bytes";
+
+/// One opened store.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: Options,
+    pub(crate) store_id: [u8; 16],
+    pub(crate) view: ArcSwap<View>,
+    publishing: Mutex<()>,
+    pub(crate) maintenance: Mutex<()>,
+    pub(crate) wal: Mutex<Option<Wal>>,
+    pub(crate) queue: Mutex<Queue>,
+    pub(crate) progress: Condvar,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) catalog: Mutex<Option<Catalog>>,
+    pub(crate) columns: Columns,
+    pub(crate) poison: Poison,
+    pub(crate) wake: Wake,
+    pub(crate) room: Signal,
+    pub(crate) closed: AtomicBool,
+    pub(crate) log_bytes: AtomicU64,
+    pub(crate) written: Written,
+    budget_bytes: AtomicU64,
+    background: Background,
+    checkpoint_error: Mutex<Option<Error>>,
+    warnings: Mutex<Vec<String>>,
+    uptime_before_ms: u64,
+    lock: Mutex<Option<Arc<dyn File>>>,
+}
+
+/// Bytes written since the store was opened, by kind of file, where the organ does not count them.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Archive segments.
+    pub archive: AtomicU64,
+}
+
+impl Engine {
+    /// Opens the store on a disk, recovering whatever the last owner left.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        options: Options,
+    ) -> Result<Arc<Engine>> {
+        if let Some(bytes) = options.budget_bytes {
+            check_budget(bytes)?;
+        }
+        let (store_id, lock) = layout::enter(&*disk, &options)?;
+        // The log is replayed under the budget the caller gave, or the smallest: what a larger
+        // budget allows is known only after its setting was read.
+        let assumed = options.budget_bytes.unwrap_or(limits::BUDGET_BYTES_MIN * 8);
+        let Recovered { view, catalog, scan, warnings, suspect } = recovery::recover(
+            &disk,
+            store_id,
+            options.read_only,
+            catalog_cache_bytes(assumed),
+            assumed / 8,
+        )?;
+        let set = view.settings.get(BUDGET_SETTING).and_then(serde_json::Value::as_u64);
+        let budget = options.budget_bytes.or(set).unwrap_or_else(default_budget_bytes);
+        let uptime = view.cold.catalog.meta(meta::UPTIME_MS)?.unwrap_or(0);
+        let columns = Columns::open(Arc::clone(&disk), options.read_only)?;
+        let wal = if options.read_only {
+            None
+        } else {
+            let segment_bytes = (budget / 32).clamp(64 << 10, 4 << 20);
+            Some(Wal::open(Arc::clone(&disk), store_id, scan, WalOptions { segment_bytes })?)
+        };
+        let engine = Arc::new(Engine {
+            disk,
+            clock,
+            store_id,
+            view: ArcSwap::from_pointee(view),
+            publishing: Mutex::new(()),
+            log_bytes: AtomicU64::new(wal.as_ref().map_or(0, Wal::unapplied_bytes)),
+            maintenance: Mutex::new(()),
+            wal: Mutex::new(wal),
+            queue: Mutex::default(),
+            progress: Condvar::new(),
+            counters: Arc::default(),
+            catalog: Mutex::new(Some(catalog)),
+            columns,
+            poison: Poison::default(),
+            wake: Wake::default(),
+            room: Signal::default(),
+            closed: AtomicBool::new(false),
+            written: Written::default(),
+            budget_bytes: AtomicU64::new(budget),
+            background: Background::default(),
+            checkpoint_error: Mutex::new(None),
+            warnings: Mutex::new(warnings),
+            uptime_before_ms: uptime,
+            lock: Mutex::new(lock),
+            options,
+        });
+        if suspect {
+            // What the last owner wrote without a clean close may stand only in the page cache
+            // (its sync may have failed). Archive it into new, synced files before anybody is
+            // told it is there. A full disk does not keep the store from being read.
+            match engine.checkpoint() {
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::Full => {
+                    engine.warn(format!("the log of the last owner is not archived yet: {e}"));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        if engine.options.background && !engine.options.read_only {
+            engine
+                .background
+                .start(&engine)
+                .map_err(|e| Error::io("start the background thread", e))?;
+        }
+        Ok(engine)
+    }
+
+    /// Exchanges the view. Only the fields the maker changed differ from the current one, because
+    /// it gets the current one to start from.
+    pub fn publish(&self, next: impl FnOnce(&View) -> View) {
+        let _guard = self.publishing.lock();
+        let view = next(&self.view.load());
+        self.view.store(Arc::new(view));
+    }
+
+    /// Errors unless reads are allowed.
+    pub fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the store is closed"));
+        }
+        Ok(())
+    }
+
+    /// Errors unless writes are allowed.
+    pub fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        if self.options.read_only {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                "the store was opened read-only; open it without read_only to write",
+            ));
+        }
+        self.poison.check()
+    }
+
+    /// The budget in force.
+    pub fn budget_bytes(&self) -> u64 {
+        self.budget_bytes.load(Ordering::Acquire)
+    }
+
+    /// Changes the budget for this process.
+    pub fn use_budget(&self, bytes: u64) -> Result<()> {
+        check_budget(bytes)?;
+        self.budget_bytes.store(bytes, Ordering::Release);
+        self.checkpoint_if_due();
+        Ok(())
+    }
+
+    /// Most bytes of records that are not archived: a quarter of the budget.
+    pub fn log_bytes_max(&self) -> u64 {
+        self.budget_bytes() / 4
+    }
+
+    /// Milliseconds this store has been open, over all opens.
+    pub fn uptime_ms(&self) -> u64 {
+        let now = u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.uptime_before_ms.saturating_add(now)
+    }
+
+    /// Bytes kept resident because of the data.
+    pub fn counted_bytes(&self) -> u64 {
+        let view = self.view.load();
+        let cache = self.catalog.lock().as_ref().map_or(0, Catalog::resident_bytes);
+        view.hot_bytes() + view.cold.resident_bytes() + self.columns.resident_bytes() + cache
+    }
+
+    /// Remembers something the user should know.
+    pub fn warn(&self, message: String) {
+        tracing::warn!("{message}");
+        self.warnings.lock().push(message);
+    }
+
+    /// What the user should know.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().clone()
+    }
+
+    /// Remembers why the last checkpoint failed, for whoever waits for its room.
+    pub fn note_checkpoint_error(&self, error: Error) {
+        tracing::warn!(%error, "a checkpoint failed");
+        *self.checkpoint_error.lock() = Some(error);
+        self.room.notify();
+    }
+
+    /// Takes that reason.
+    pub fn last_checkpoint_error(&self) -> Option<Error> {
+        self.checkpoint_error.lock().take()
+    }
+
+    /// Writes what is queued, marks the log as cleanly closed and lets go of every file.
+    /// A second close does nothing.
+    pub fn close(&self) -> Result<()> {
+        {
+            let mut queue = self.queue.lock();
+            if std::mem::replace(&mut queue.closed, true) {
+                return Ok(());
+            }
+        }
+        if !self.options.read_only {
+            self.drain();
+        }
+        self.background.stop(self);
+        self.closed.store(true, Ordering::Release);
+        self.room.notify();
+        let _maintenance = self.maintenance.lock();
+        let mut outcome = Ok(());
+        if let Some(mut wal) = self.wal.lock().take() {
+            if self.poison.is_set() {
+                outcome = self.poison.check();
+            } else {
+                outcome = self.columns.checkpoint().and(wal.close());
+            }
+        }
+        if let Some(catalog) = self.catalog.lock().take() {
+            let closed = catalog.close();
+            outcome = outcome.and(closed);
+        }
+        // Last: whoever gets the lock next finds everything written.
+        self.lock.lock().take();
+        outcome
+    }
+}
+
+fn check_budget(bytes: u64) -> Result<()> {
+    if bytes < limits::BUDGET_BYTES_MIN {
+        return Err(Error::invalid(format!(
+            "a budget of {bytes} bytes is below the least one, {} (1 MiB)",
+            limits::BUDGET_BYTES_MIN
+        )));
+    }
+    Ok(())
+}
+
+/// redb's cache gets an eighth of the budget: its upper pages stay resident, leaves come and go.
+fn catalog_cache_bytes(budget: u64) -> usize {
+    usize::try_from(budget / 8).unwrap_or(usize::MAX).clamp(128 << 10, 64 << 20)
+}
+
+/// min(64 MiB, 1/16 of the memory this process may use).
+fn default_budget_bytes() -> u64 {
+    let memory = crate::io::file::memory_bytes().unwrap_or(1 << 30);
+    (memory / 16).clamp(limits::BUDGET_BYTES_MIN, 64 << 20)
+}

@@ -1,0 +1,191 @@
+//! Maintenance: checkpoint and vacuum, one at a time, beside readers and writers.
+//!
+//! Checkpoint: freeze (the active table becomes the frozen one, under the log's lock, so that no
+//! batch is half in each), archive it (`tiers/mover`), publish the new archive without the frozen
+//! table, then give the log's segments back. Writers go on into a fresh table meanwhile.
+//!
+//! If archiving fails, the frozen table stays frozen and readable, the log keeps its records, and
+//! the next checkpoint archives the same table first.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::controller::commit::Request;
+use crate::controller::engine::Engine;
+use crate::controller::stage::Step;
+use crate::tiers::View;
+use crate::tiers::hot::MemTable;
+use crate::tiers::mover::{self, Ground, Moved};
+use crate::verbs::vacuum::{self, VacuumReport};
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::options::Durability;
+
+/// What a checkpoint did.
+///
+/// ```
+/// # use pmll::{Draft, Store};
+/// # let dir = tempfile::tempdir()?;
+/// # let store = Store::open(dir.path().join("memory"))?;
+/// store.collection("notes")?.put("a", Draft::text("one"))?;
+/// let report = store.checkpoint()?;
+/// assert_eq!(report.entries, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckpointReport {
+    /// Entries carried from the log into the archive.
+    pub entries: u64,
+    /// Tombstones carried along.
+    pub tombstones: u64,
+    /// Bytes of archive segments written.
+    pub bytes: u64,
+    /// Number of the last segment written; `None` when there was nothing to do.
+    pub segment: Option<u64>,
+}
+
+impl Engine {
+    /// Whether enough is unarchived that a checkpoint should start: half of what may be.
+    fn checkpoint_is_due(&self) -> bool {
+        let half = self.log_bytes_max() / 2;
+        self.view.load().hot_bytes() >= half || self.log_bytes.load(Ordering::Acquire) >= half
+    }
+
+    /// Starts a checkpoint if one is due: on the background thread, or here when there is none.
+    pub fn checkpoint_if_due(&self) {
+        if self.options.read_only || self.poison.is_set() || !self.checkpoint_is_due() {
+            return;
+        }
+        if self.options.background {
+            self.wake.notify(|wish| wish.checkpoint = true);
+        } else if let Err(error) = self.checkpoint() {
+            self.note_checkpoint_error(error);
+        }
+    }
+
+    /// Carries everything the log holds into the archive.
+    pub fn checkpoint(&self) -> Result<CheckpointReport> {
+        self.check_writable()?;
+        let _one_at_a_time = self.maintenance.lock();
+        let mut report = CheckpointReport::default();
+        // Twice at most: a table left frozen by a failed checkpoint, then the active one.
+        for _ in 0..2 {
+            let Some(view) = self.freeze()? else { break };
+            let moved = self.archive(&view)?;
+            report.entries += moved.entries;
+            report.tombstones += moved.tombstones;
+            report.bytes += moved.bytes;
+            report.segment = moved.segment.or(report.segment);
+        }
+        // Soft state: losing it costs rank only, so its failure fails no checkpoint.
+        if let Err(error) = self.columns.checkpoint() {
+            self.warn(format!("access counts were not saved: {error}"));
+        }
+        Ok(report)
+    }
+
+    /// The view to archive: with the table that is frozen already, or that this call freezes.
+    fn freeze(&self) -> Result<Option<Arc<View>>> {
+        // The log's lock keeps leaders out, so the active table is whole.
+        let wal = self.wal.lock();
+        if wal.is_none() {
+            return Err(Error::new(ErrorKind::Closed, "the store is closed"));
+        }
+        let current = self.view.load_full();
+        if current.frozen.is_some() {
+            return Ok(Some(current));
+        }
+        if current.active.is_empty() {
+            return Ok(None);
+        }
+        self.publish(|view| View {
+            frozen: Some(Arc::new(view.active.clone())),
+            active: MemTable::default(),
+            ..view.clone()
+        });
+        Ok(Some(self.view.load_full()))
+    }
+
+    fn archive(&self, view: &View) -> Result<Moved> {
+        let (cold, moved) = self.with_ground(|ground| mover::archive(ground, view, self.uptime_ms()))?;
+        let cold = Arc::new(cold);
+        self.publish(|view| View { frozen: None, cold: Arc::clone(&cold), ..view.clone() });
+        self.written.archive.fetch_add(moved.bytes, Ordering::AcqRel);
+        let applied = view.frozen.as_ref().map_or(view.lsn, |table| table.last());
+        if let Some(wal) = self.wal.lock().as_mut() {
+            wal.reclaim(applied).inspect_err(|e| {
+                if e.kind() != ErrorKind::Full {
+                    self.poison.set(e);
+                }
+            })?;
+            self.log_bytes.store(wal.unapplied_bytes(), Ordering::Release);
+        }
+        self.room.notify();
+        Ok(moved)
+    }
+
+    /// Runs something that needs the catalog; the caller holds `maintenance`.
+    fn with_ground<T>(&self, run: impl FnOnce(&Ground<'_>) -> Result<T>) -> Result<T> {
+        let catalog = self.catalog.lock();
+        let catalog = catalog
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorKind::Closed, "the store is closed"))?;
+        run(&Ground { disk: &*self.disk, store_id: self.store_id, catalog })
+    }
+
+    /// Gives dead bytes back to the disk, in steps of bounded size.
+    pub fn vacuum(&self) -> Result<VacuumReport> {
+        self.checkpoint()?;
+        let mut report = VacuumReport::default();
+        report.expired = self.bury_expired()?;
+        if report.expired > 0 {
+            self.checkpoint()?;
+        }
+        let _one_at_a_time = self.maintenance.lock();
+        vacuum::count(&self.view.load().cold, |segments, bytes| {
+            report.segments_before = segments;
+            report.bytes_before = bytes;
+        });
+        loop {
+            let view = self.view.load_full();
+            let plan = vacuum::plan(&view.cold);
+            if plan.is_empty() {
+                break;
+            }
+            let (cold, step) = self.with_ground(|ground| vacuum::run(ground, &view, &plan))?;
+            let cold = Arc::new(cold);
+            self.publish(|view| View { cold: Arc::clone(&cold), ..view.clone() });
+            self.written.archive.fetch_add(step.bytes, Ordering::AcqRel);
+            report.rows_moved += step.rows;
+            // Only now: the catalog that names their replacement is on disk.
+            vacuum::remove(&*self.disk, &plan)?;
+        }
+        vacuum::count(&self.view.load().cold, |segments, bytes| {
+            report.segments_after = segments;
+            report.bytes_after = bytes;
+        });
+        Ok(report)
+    }
+
+    /// Removes entries whose time passed at least the grace ago, seen on the monotonic clock.
+    fn bury_expired(&self) -> Result<u64> {
+        let view = self.view.load_full();
+        let ripe = {
+            let _one_at_a_time = self.maintenance.lock();
+            self.with_ground(|ground| {
+                vacuum::ripe(ground, &view, self.clock.now(), self.uptime_ms())
+            })?
+        };
+        let mut buried = 0;
+        for chunk in ripe.chunks(1024) {
+            let steps: Vec<Step> = chunk
+                .iter()
+                .map(|(path, version)| Step::Expire { path: path.clone(), version: *version })
+                .collect();
+            buried += steps.len() as u64;
+            let durability = Durability::Sync;
+            self.write(Request { steps, durability, deadline: None, bytes: 0 })?;
+        }
+        Ok(buried)
+    }
+}

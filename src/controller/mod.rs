@@ -1,0 +1,8 @@
+//! Floor 6, controller: who may write when, and what happens behind the caller's back.
+
+pub mod background;
+pub mod commit;
+pub mod engine;
+pub mod maintenance;
+pub mod poison;
+pub mod stage;

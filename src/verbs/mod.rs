@@ -1,0 +1,8 @@
+//! Floor 5, verbs: what is done with the tiers as a whole. Verbs do not know each other.
+
+pub mod browse;
+pub mod layout;
+pub mod recovery;
+pub mod search;
+pub mod vacuum;
+pub mod verify;

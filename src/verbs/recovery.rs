@@ -1,0 +1,367 @@
+//! Recovery: from whatever files the last owner left to one view.
+//!
+//! Steps, each idempotent, so that a crash in the middle is only another thing to recover from:
+//! 1. open the catalog; if it is missing or damaged, start an empty one (it is derived);
+//! 2. read the footer of every sealed segment; leave out those that a sealed segment supersedes;
+//! 3. if the catalog and the segments contradict each other, start an empty catalog;
+//! 4. apply every segment the catalog does not list, in order of number, by LSN: the highest
+//!    version of an id wins, never file order;
+//! 5. replay the log above the applied LSN, archiving as it goes so that memory stays bounded;
+//! 6. remove what step 2 left out.
+//!
+//! Never: deletes or cuts anything under `archive/` because the catalog does not mention it, and
+//! in read-only mode writes anything at all (the rebuilt catalog then lives in RAM).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use crate::bytes::codec::op::decode_op;
+use crate::io::memory::MemoryDisk;
+use crate::io::{Disk, OpenMode};
+use crate::organs::archive::{self, Segment};
+use crate::organs::catalog::{Catalog, Located};
+use crate::organs::wal::{self, Scan};
+use crate::tiers::View;
+use crate::tiers::cold::{Cold, ColdSegment};
+use crate::tiers::hot::MemTable;
+use crate::tiers::mover::{self, Flip, Ground, meta};
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::id::{CollectionId, EntryId, Lsn};
+use crate::words::record::{Op, Payload, Place};
+
+/// What recovery found and made.
+pub struct Recovered {
+    /// The store as it stands.
+    pub view: View,
+    /// The catalog.
+    pub catalog: Catalog,
+    /// Where the log ends.
+    pub scan: Scan,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// Whether the log holds records whose sync nobody saw succeed: archive them before use.
+    pub suspect: bool,
+}
+
+/// Rows read at once while a segment is applied: 128 bytes each.
+const ROWS_AT_ONCE: u32 = 1024;
+
+/// Recovers the store. `freeze_bytes`: how much of the log is held in RAM before it is archived.
+pub fn recover(
+    disk: &Arc<dyn Disk>,
+    store_id: [u8; 16],
+    read_only: bool,
+    cache_bytes: usize,
+    freeze_bytes: u64,
+) -> Result<Recovered> {
+    let mut warnings = Vec::new();
+    if !read_only {
+        archive::remove_stray(&**disk)?;
+    }
+    let (segments, superseded) = read_segments(&**disk, store_id)?;
+    let on_disk = segments.union(&superseded).copied().collect();
+    let opened = if read_only {
+        Catalog::open_read_only(Arc::clone(disk), cache_bytes)
+    } else {
+        Catalog::open(Arc::clone(disk), cache_bytes)
+    };
+    let listed = match opened {
+        Ok(catalog) => match list(catalog, &**disk, store_id, &on_disk) {
+            Ok(listed) => Some(listed),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                warnings.push(format!("index.redb was rebuilt from the archive: {error}"));
+                None
+            }
+            Err(error) => return Err(error),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if !segments.is_empty() {
+                warnings.push("index.redb was missing and was rebuilt from the archive".into());
+            }
+            None
+        }
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            warnings.push(format!("index.redb was rebuilt from the archive: {error}"));
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    let (catalog, mut cold) = match listed {
+        Some(listed) => listed,
+        None => {
+            let home: Arc<dyn Disk> =
+                if read_only { Arc::new(MemoryDisk::new()) } else { Arc::clone(disk) };
+            let catalog = Catalog::create(home, cache_bytes)?;
+            let cold = Cold { catalog: catalog.snapshot()?, segments: BTreeMap::new() };
+            (catalog, cold)
+        }
+    };
+    let rebuild = cold.segments.is_empty();
+    for number in &segments {
+        if !cold.segments.contains_key(number) {
+            let segment = Segment::open(&**disk, *number, store_id)?;
+            cold = apply_segment(&catalog, cold, segment, rebuild)?;
+        }
+    }
+    if rebuild && !segments.is_empty() {
+        cold = drop_dead_ids(&catalog, cold)?;
+    }
+    if !read_only && !superseded.is_empty() {
+        for number in &superseded {
+            archive::remove(&**disk, *number)?;
+        }
+        archive::sync_folder(&**disk)?;
+    }
+    let mut view = view_of(cold)?;
+    let ground = Ground { disk: &**disk, store_id, catalog: &catalog };
+    let uptime = view.cold.catalog.meta(meta::UPTIME_MS)?.unwrap_or(0);
+    let applied = view.lsn;
+    let scan = wal::replay(&**disk, store_id, applied, &mut |op| {
+        let log = match &op {
+            Op::Put(record) => match &record.payload {
+                Payload::InLog(place) => {
+                    let name = wal::file_name(place.segment);
+                    Some(disk.open(&name, OpenMode::Read).map_err(|e| {
+                        Error::io(format!("open {name}"), e)
+                    })?)
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        view.apply(op, log);
+        if !read_only && view.active.bytes() >= freeze_bytes {
+            view.frozen = Some(Arc::new(std::mem::take(&mut view.active)));
+            let (cold, _) = mover::archive(&ground, &view, uptime)?;
+            view.cold = Arc::new(cold);
+            view.frozen = None;
+        }
+        Ok(())
+    })?;
+    if let Some(torn) = &scan.torn {
+        warnings.push(format!(
+            "{}: the last write was cut off by a crash at offset {}; {} unacknowledged bytes \
+             were dropped{}",
+            torn.file,
+            torn.offset,
+            torn.bytes,
+            if torn.ambiguous { " and kept aside" } else { "" }
+        ));
+    }
+    let suspect = !read_only && !scan.clean && !view.active.is_empty();
+    Ok(Recovered { view, catalog, scan, warnings, suspect })
+}
+
+/// Numbers of the sealed segments that count, and of those that are superseded.
+fn read_segments(disk: &dyn Disk, store_id: [u8; 16]) -> Result<(BTreeSet<u64>, BTreeSet<u64>)> {
+    let mut crcs = BTreeMap::new();
+    let mut superseded = BTreeSet::new();
+    let mut claims = Vec::new();
+    for number in archive::list(disk)? {
+        let segment = Segment::open(disk, number, store_id)?;
+        crcs.insert(number, segment.crc());
+        claims.extend(segment.footer().supersedes.iter().copied());
+    }
+    for (number, crc) in claims {
+        match crcs.get(&number) {
+            Some(found) if *found == crc => {
+                superseded.insert(number);
+            }
+            Some(_) => {
+                return Err(Error::corrupt(format!(
+                    "{}: a newer segment supersedes a file of this name with another CRC; files \
+                     of two stores or two times are mixed",
+                    archive::file_name(number)
+                )));
+            }
+            None => {}
+        }
+    }
+    let segments = crcs.into_keys().filter(|n| !superseded.contains(n)).collect();
+    Ok((segments, superseded))
+}
+
+/// The catalog with the segments it lists; `Corrupt` when it speaks of others than there are.
+fn list(
+    catalog: Catalog,
+    disk: &dyn Disk,
+    store_id: [u8; 16],
+    present: &BTreeSet<u64>,
+) -> Result<(Catalog, Cold)> {
+    let snapshot = catalog.snapshot()?;
+    let mut segments = BTreeMap::new();
+    for (number, bytes) in snapshot.segments()? {
+        if !present.contains(&number) {
+            return Err(Error::corrupt(format!(
+                "it lists archive segment {number}, which is missing"
+            )));
+        }
+        let segment = Segment::open(disk, number, store_id)?;
+        segments.insert(number, Arc::new(ColdSegment::decode(segment, &bytes)?));
+    }
+    // An older state of the file passes every checksum. It shows in its numbers.
+    if snapshot.meta(meta::NEXT_SEGMENT)?.is_none() && !present.is_empty() {
+        return Err(Error::corrupt("it lacks its own numbers"));
+    }
+    Ok((catalog, Cold { catalog: snapshot, segments }))
+}
+
+/// Applies a sealed segment to the catalog by LSN. In a rebuild an id the catalog does not know is
+/// new; otherwise a row of a vacuumed segment whose id is unknown was deleted since.
+fn apply_segment(
+    catalog: &Catalog,
+    cold: Cold,
+    segment: Segment,
+    rebuild: bool,
+) -> Result<Cold> {
+    let number = segment.number();
+    let footer = segment.footer().clone();
+    let merged = !footer.supersedes.is_empty();
+    let segment = ColdSegment::new(segment);
+    let reader = Arc::clone(&segment.segment);
+
+    // One transaction for the whole segment: it is listed when, and only when, all of it counts.
+    // Its rows start dead, so that a row can die like any other while its elders are compared.
+    let mut dead = segment.dead.clone();
+    for (bitmap, group) in dead.iter_mut().zip(&footer.groups) {
+        bitmap.insert_range(0..group.rows);
+    }
+    let mut flip = Flip::begin(catalog, &cold)?;
+    flip.add(segment.with_dead(dead));
+    for (index, group) in footer.groups.iter().enumerate() {
+        let group_index = u16::try_from(index).map_err(|_| {
+            Error::corrupt(format!("{}: too many groups", archive::file_name(number)))
+        })?;
+        let mut from = 0;
+        while from < group.rows {
+            let count = ROWS_AT_ONCE.min(group.rows - from);
+            let mut rows = Vec::new();
+            reader.rows(group_index, from, count, &mut rows)?;
+            for (row, at) in rows.iter().zip(from..) {
+                let place = Place { segment: number, group: group_index, row: at };
+                let newer = match flip.update.get_id(row.id)? {
+                    None => rebuild || !merged,
+                    // Of two copies of one version the later segment's is the one to keep: the
+                    // other one's file is about to go.
+                    Some(Located { version, place: old, .. }) => {
+                        let newer = row.version >= version;
+                        if let (true, Some(old)) = (newer, old) {
+                            flip.kill(old)?;
+                        }
+                        newer
+                    }
+                };
+                if newer {
+                    let body = reader.body(group_index, row)?;
+                    flip.update.put_key(group.collection, &body.namespace, &body.key, row.id)?;
+                    flip.update.put_id(row.id, group.collection, row.version, Some(place))?;
+                    flip.revive(place)?;
+                }
+            }
+            from += count;
+        }
+    }
+
+    let ops = reader.ops()?;
+    for (lsn, bytes) in &ops {
+        let op = decode_op(*lsn, bytes, None).map_err(|e| {
+            Error::corrupt(format!("{}: operation {lsn}: {e}", archive::file_name(number)))
+        })?;
+        apply_op(&mut flip, &op)?;
+    }
+    let raise = |flip: &mut Flip<'_>, name: &str, value: u64| -> Result<()> {
+        let known = flip.update.get_meta(name)?.unwrap_or(0);
+        flip.update.put_meta(name, known.max(value))
+    };
+    raise(&mut flip, meta::APPLIED_LSN, footer.last_lsn.0)?;
+    raise(&mut flip, meta::NEXT_ID, footer.next_id)?;
+    raise(&mut flip, meta::NEXT_COLLECTION, u64::from(footer.next_collection))?;
+    raise(&mut flip, meta::NEXT_SEGMENT, number.saturating_add(1))?;
+    let replaced: Vec<u64> = footer.supersedes.iter().map(|(number, _)| *number).collect();
+    flip.commit(catalog, &replaced)
+}
+
+fn apply_op(flip: &mut Flip<'_>, op: &Op) -> Result<()> {
+    match op {
+        Op::Delete(tombstone) => {
+            let known = flip.update.get_id(tombstone.id)?;
+            if known.as_ref().is_some_and(|l| l.version > tombstone.version) {
+                return Ok(());
+            }
+            if let Some(Located { place: Some(place), .. }) = known {
+                flip.kill(place)?;
+            }
+            flip.update.del_key(
+                tombstone.collection,
+                &tombstone.namespace,
+                &tombstone.key,
+                tombstone.id,
+            )?;
+            // The mark stays until the end of a rebuild: an older row may come in a later file.
+            flip.update.put_id(tombstone.id, tombstone.collection, tombstone.version, None)
+        }
+        Op::Define(def) => match flip.update.get_collection(def.id)? {
+            Some(known) if version_of(&known)? >= def.version => Ok(()),
+            _ => mover::apply_ledger(flip, op),
+        },
+        Op::Setting { name, version, .. } => match flip.update.get_setting(name)? {
+            Some(known) if version_of(&known)? >= *version => Ok(()),
+            _ => mover::apply_ledger(flip, op),
+        },
+        Op::Request { client, sequence, .. } => match flip.update.get_request(*client)? {
+            Some(known) if known >= *sequence => Ok(()),
+            _ => mover::apply_ledger(flip, op),
+        },
+        Op::DropCollection { .. } => mover::apply_ledger(flip, op),
+        Op::Put(_) => Err(Error::corrupt("an archive segment holds a record among its operations")),
+    }
+}
+
+/// Takes away the marks of deleted ids that a rebuild kept.
+fn drop_dead_ids(catalog: &Catalog, cold: Cold) -> Result<Cold> {
+    let mut dead = Vec::new();
+    for item in cold.catalog.ids()? {
+        let (id, located) = item?;
+        if located.place.is_none() {
+            dead.push(id);
+        }
+    }
+    let mut flip = Flip::begin(catalog, &cold)?;
+    for id in dead {
+        flip.update.del_id(id)?;
+    }
+    flip.commit(catalog, &[])
+}
+
+/// The view of a store whose log is empty.
+fn view_of(cold: Cold) -> Result<View> {
+    let snapshot = &cold.catalog;
+    let number = |name: &str| -> Result<Option<u64>> { snapshot.meta(name) };
+    let next_collection = number(meta::NEXT_COLLECTION)?.unwrap_or(1);
+    let mut view = View {
+        lsn: Lsn(number(meta::APPLIED_LSN)?.unwrap_or(0)),
+        active: MemTable::default(),
+        frozen: None,
+        collections: OrdMap::new(),
+        names: OrdMap::new(),
+        settings: OrdMap::new(),
+        requests: snapshot.requests()?.into_iter().collect(),
+        next_id: EntryId(number(meta::NEXT_ID)?.unwrap_or(1)),
+        next_collection: CollectionId(u32::try_from(next_collection).unwrap_or(u32::MAX)),
+        cold: Arc::new(Cold { catalog: snapshot.clone(), segments: BTreeMap::new() }),
+    };
+    for (_, bytes) in snapshot.collections()? {
+        view.apply_ledger(&mover::decode_stored(&bytes)?);
+    }
+    for (_, bytes) in snapshot.settings()? {
+        view.apply_ledger(&mover::decode_stored(&bytes)?);
+    }
+    view.cold = Arc::new(cold);
+    Ok(view)
+}
+
+fn version_of(bytes: &[u8]) -> Result<Lsn> {
+    Ok(mover::decode_stored(bytes)?.lsn())
+}
