@@ -52,6 +52,11 @@ fn siblings_are_kept_apart() {
         &[2],
     );
     bites(&imports("src/pure/topk.rs", "use crate::pure::kernel::dot;\n"), &[1]);
+    bites(
+        &imports("src/tiers/hot.rs", "use crate::tiers::cold::Cold;\nuse crate::tiers::View;\n"),
+        &[1],
+    );
+    bites(&imports("src/tiers/mover.rs", "use crate::tiers::cold::Cold;\n"), &[]);
     bites(&imports("src/words/entry.rs", "use crate::words::id::Key;\n"), &[]);
     bites(&imports("src/organs/mod.rs", "use crate::organs::wal::Wal;\n"), &[]);
 }
