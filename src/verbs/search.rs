@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use crate::pure::filter::Filter;
-use crate::pure::kernel::PreparedQuery;
+use crate::pure::kernel::{self, PreparedQuery};
 use crate::pure::topk::TopK;
 use crate::tiers::assemble::{self, Want};
 use crate::tiers::cold::{ColdRow, ColdSegment};
@@ -176,7 +176,10 @@ pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
             scope.def.name
         )));
     }
-    let prepared = PreparedQuery::new(scope.def.spec.metric, &query.vector);
+    let prepared = PreparedQuery::new(&query.vector);
+    let score_of = |vector: &[f32]| {
+        kernel::score(scope.def.spec.metric, &prepared, vector, kernel::norm(vector))
+    };
     let mut best: TopK<Found> = TopK::new(query.k);
     let enters = |best: &TopK<Found>, score: f32| {
         query.min_score.is_none_or(|min| score >= min)
@@ -196,7 +199,7 @@ pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
             let take = block.min(count - from);
             segment.segment.vectors(group, from, take, &mut vectors)?;
             scores.clear();
-            scores.extend(vectors.chunks_exact(dim as usize).map(|v| prepared.score(v)));
+            scores.extend(vectors.chunks_exact(dim as usize).map(score_of));
             rows.clear();
             for (score, at) in scores.iter().copied().zip(from..) {
                 if !enters(&best, score) || dead.contains(at) {
@@ -229,7 +232,7 @@ pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
         if vector.len() != dim as usize {
             continue;
         }
-        let score = prepared.score(vector);
+        let score = score_of(vector);
         if enters(&best, score) && scope.admits(&Copy::Hot(hot.clone()), query.filter.as_ref())? {
             best.offer(score, hot.record.id, Found::Hot(hot.record.id));
         }
