@@ -41,8 +41,6 @@ pub struct Recovered {
     pub scan: Scan,
     /// What the user should know.
     pub warnings: Vec<String>,
-    /// Whether the log holds records whose sync nobody saw succeed: archive them before use.
-    pub suspect: bool,
 }
 
 /// Rows read at once while a segment is applied: 128 bytes each.
@@ -150,8 +148,8 @@ pub fn recover(
             if torn.ambiguous { " and kept aside" } else { "" }
         ));
     }
-    let suspect = !read_only && !scan.clean && !view.active.is_empty();
-    Ok(Recovered { view, catalog, scan, warnings, suspect })
+    warnings.extend(scan.notes.iter().cloned());
+    Ok(Recovered { view, catalog, scan, warnings })
 }
 
 /// Numbers of the sealed segments that count, and of those that are superseded.
@@ -332,7 +330,7 @@ fn drop_dead_ids(catalog: &Catalog, cold: Cold) -> Result<Cold> {
             dead.push(id);
         }
     }
-    let mut flip = Flip::begin(catalog, &cold)?;
+    let flip = Flip::begin(catalog, &cold)?;
     for id in dead {
         flip.update.del_id(id)?;
     }
@@ -356,6 +354,7 @@ fn view_of(cold: Cold) -> Result<View> {
         next_id: EntryId(number(meta::NEXT_ID)?.unwrap_or(1)),
         next_collection: CollectionId(u32::try_from(next_collection).unwrap_or(u32::MAX)),
         cold: Arc::clone(&cold),
+        alive: Arc::new(()),
     };
     for (_, bytes) in snapshot.collections()? {
         view.apply_ledger(&mover::decode_stored(&bytes)?);

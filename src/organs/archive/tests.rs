@@ -15,7 +15,12 @@ const STORE: [u8; 16] = [7; 16];
 struct Large;
 
 fn large(id: EntryId, len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at / 1000) as u8 ^ id.0 as u8).collect()
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let value = (bytes.len() / 1000) as u8 ^ id.0 as u8;
+        bytes.resize(len.min(bytes.len() + 1000), value);
+    }
+    bytes
 }
 
 impl PayloadReader for Large {
@@ -38,7 +43,7 @@ fn record(collection: u32, id: u64) -> Record {
     Record {
         collection: CollectionId(collection),
         id: EntryId(id),
-        version: Lsn(1000 - id),
+        version: Lsn(100_000 - id),
         namespace: Namespace::root(),
         key: Key::new(format!("key-{id}")).unwrap(),
         vector: None,
@@ -77,8 +82,8 @@ fn records() -> Vec<Record> {
     let place = PayloadPlace {
         segment: 9,
         offset: 77,
-        len: 300_000,
-        crc: crc32fast::hash(&large(EntryId(7), 300_000)),
+        len: 263_000,
+        crc: crc32fast::hash(&large(EntryId(7), 263_000)),
     };
     all.push(Record { half: true, payload: Payload::InLog(place), ..record(4, 7) });
     all.push(Record {
@@ -215,7 +220,7 @@ fn everything_comes_back() {
     let first = &footer.groups[0];
     assert_eq!((first.rows, first.vectors, first.dim), (5, 2, 3));
     assert_eq!((first.min_id, first.max_id), (EntryId(1), EntryId(5)));
-    assert_eq!((first.min_version, first.max_version), (Lsn(995), Lsn(999)));
+    assert_eq!((first.min_version, first.max_version), (Lsn(99_995), Lsn(99_999)));
     assert_eq!(footer.groups[1].element, Element::F16);
     // Rows with a vector stand first, whatever their id.
     let rows: Vec<u32> = sealed.places.iter().map(|p| p.row).collect();
@@ -287,25 +292,20 @@ fn every_flipped_byte_is_right_or_corrupt() {
     let file = disk.open(&file_name(3), OpenMode::ReadWrite).unwrap();
     assert!(sealed.bytes < 16 << 10, "{} bytes: too slow", sealed.bytes);
     for at in 0..sealed.bytes {
-        for flip in [1 << (at % 8), 0xff] {
-            flip_byte(&*file, at, flip);
-            match Segment::open(&disk, 3, STORE) {
-                Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}: {error}"),
-                Ok(segment) => {
-                    assert_eq!(*segment.footer(), footer);
-                    read_all(&segment, &truth, &sealed, &mut |what, answer| match answer {
-                        Ok(right) => assert!(right, "{what} is wrong after a flip of byte {at}"),
-                        Err(e) => {
-                            assert_eq!(e.kind(), ErrorKind::Corrupt, "{what}, byte {at}: {e}")
-                        }
-                    });
-                    if flip != 0xff {
-                        assert!(!segment.verify().is_empty(), "verify passes over byte {at}");
-                    }
-                }
+        let flip = 1 << (at % 8);
+        flip_byte(&*file, at, flip);
+        match Segment::open(&disk, 3, STORE) {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}: {error}"),
+            Ok(segment) => {
+                assert_eq!(*segment.footer(), footer);
+                read_all(&segment, &truth, &sealed, &mut |what, answer| match answer {
+                    Ok(right) => assert!(right, "{what} is wrong after a flip of byte {at}"),
+                    Err(e) => assert_eq!(e.kind(), ErrorKind::Corrupt, "{what}, byte {at}: {e}"),
+                });
+                assert!(!segment.verify().is_empty(), "verify passes over byte {at}");
             }
-            flip_byte(&*file, at, flip);
         }
+        flip_byte(&*file, at, flip);
         if at % 64 == 0 {
             // A handle that was open before the damage sees it as well.
             flip_byte(&*file, at, 4);
@@ -366,7 +366,7 @@ fn another_store_or_number_is_refused() {
 #[test]
 fn names_are_kept_apart() {
     let disk = MemoryDisk::new();
-    assert_eq!(list(&disk).unwrap(), []);
+    assert!(list(&disk).unwrap().is_empty());
     assert_eq!(remove_strays(&disk).unwrap(), 0);
     write(&disk, 12, &records()).unwrap();
     write(&disk, 3, &records()).unwrap();
@@ -401,7 +401,7 @@ fn a_failed_write_leaves_nothing() {
             supersedes: &[],
         };
         assert_eq!(write_segment(&disk, &new, payloads).unwrap_err().kind(), kind);
-        assert_eq!(disk.list(FOLDER).unwrap(), [] as [String; 0]);
+        assert!(disk.list(FOLDER).unwrap().is_empty());
     };
     let rows: Vec<&Record> = truth.iter().collect();
     check(&rows, &Nothing, ErrorKind::Corrupt);
@@ -432,7 +432,7 @@ fn an_empty_segment_is_a_segment() {
     };
     write_segment(&disk, &new, &Nothing).unwrap();
     let segment = Segment::open(&disk, 1, STORE).unwrap();
-    assert_eq!(segment.ops().unwrap(), []);
+    assert!(segment.ops().unwrap().is_empty());
     assert_eq!(segment.verify().len(), 0);
 }
 
