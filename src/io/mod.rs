@@ -1,7 +1,7 @@
 //! The one seam to the operating system: directories and files as the store needs them.
 //!
 //! Everything above (log, archive, columns, and redb through `organs/catalog`) reaches the disk
-//! only through [`Disk`] and [`File`]. Three implementations: [`file`] (the operating system),
+//! only through [`Disk`] and [`File`]. Three implementations: [`mod@file`] (the operating system),
 //! [`memory`] (no disk at all, for tests and examples), [`sim`] (a disk that remembers what was
 //! synced and can crash, tear, reorder and fail).
 //!
@@ -21,8 +21,14 @@ use std::sync::Arc;
 
 pub mod file;
 pub mod memory;
+mod name;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+#[cfg(test)]
+mod tests;
+
+pub use file::FileDisk;
+pub use memory::MemoryDisk;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +49,8 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     /// reported by their error kinds.
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>>;
 
-    /// Renames, replacing the target. Durable after `sync_dir` of the folder.
+    /// Renames within one folder, replacing the target. Durable after `sync_dir` of the folder.
+    /// Names in two different folders are `InvalidInput`.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file name. Handles that are open keep working.
@@ -60,9 +67,12 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     /// and syncs its parent as well, so that the store's own name survives.
     fn sync_dir(&self, folder: &str) -> io::Result<()>;
 
-    /// Takes the exclusive lock of an open file without waiting; false when somebody has it. It is
-    /// held until the last handle of the file is dropped.
-    fn try_lock(&self, file: &Arc<dyn File>) -> io::Result<bool>;
+    /// Takes the exclusive lock of an open file without waiting; false when another handle has it,
+    /// of this process or of another. It is held until this handle is dropped, and taking it again
+    /// through the same handle is no error.
+    fn try_lock(&self, file: &Arc<dyn File>) -> io::Result<bool> {
+        file.try_lock()
+    }
 
     /// Bytes free for this user, if the disk can tell.
     fn free_bytes(&self) -> Option<u64>;
@@ -85,6 +95,17 @@ pub trait File: Send + Sync + std::fmt::Debug {
 
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
+
+    /// Whether the length is zero.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Takes the exclusive lock of the file; see [`Disk::try_lock`]. A disk without locks says
+    /// `Unsupported`.
+    fn try_lock(&self) -> io::Result<bool> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this disk has no locks"))
+    }
 
     /// Fills the whole of `buf` from `offset`; a short file is `UnexpectedEof`.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
