@@ -15,7 +15,12 @@ const STORE: [u8; 16] = [7; 16];
 struct Large;
 
 fn large(id: EntryId, len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at / 1000) as u8 ^ id.0 as u8).collect()
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let value = (bytes.len() / 1000) as u8 ^ id.0 as u8;
+        bytes.resize(len.min(bytes.len() + 1000), value);
+    }
+    bytes
 }
 
 impl PayloadReader for Large {
@@ -38,7 +43,7 @@ fn record(collection: u32, id: u64) -> Record {
     Record {
         collection: CollectionId(collection),
         id: EntryId(id),
-        version: Lsn(10_000 - id),
+        version: Lsn(100_000 - id),
         namespace: Namespace::root(),
         key: Key::new(format!("key-{id}")).unwrap(),
         vector: None,
@@ -215,7 +220,7 @@ fn everything_comes_back() {
     let first = &footer.groups[0];
     assert_eq!((first.rows, first.vectors, first.dim), (5, 2, 3));
     assert_eq!((first.min_id, first.max_id), (EntryId(1), EntryId(5)));
-    assert_eq!((first.min_version, first.max_version), (Lsn(9995), Lsn(9999)));
+    assert_eq!((first.min_version, first.max_version), (Lsn(99_995), Lsn(99_999)));
     assert_eq!(footer.groups[1].element, Element::F16);
     // Rows with a vector stand first, whatever their id.
     let rows: Vec<u32> = sealed.places.iter().map(|p| p.row).collect();
