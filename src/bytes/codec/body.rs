@@ -35,7 +35,7 @@ pub const BODY_BYTES_MAX: usize = 5
     + limits::SESSION_BYTES_MAX
     + limits::ATTRIBUTES_BYTES_MAX;
 /// Decompressed bytes a frame is filled to. Measured: docs/decisions/0004-archive-segment-layout.md.
-pub const FRAME_BYTES: usize = 8 << 10;
+pub const FRAME_BYTES: usize = 4 << 10;
 /// A payload longer than [`limits::PAYLOAD_RESIDENT_BYTES_MAX`] is cut into frames of this length.
 pub const PIECE_BYTES: usize = 256 << 10;
 /// Longest decompressed frame: no decoder allocates more for one.

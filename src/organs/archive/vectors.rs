@@ -56,19 +56,11 @@ impl Segment {
         if index >= section.items {
             return Err(self.damaged(section.offset, format!("there is no vector {index}")));
         }
-        let mut bytes = vec![0; stride];
-        self.read(&mut bytes, offset)?;
-        self.check_vector(group, row, &bytes, offset)?;
-        let values = match self.group(group)?.element {
-            Element::F32 => {
-                let values = bytes.as_chunks::<4>().0.iter();
-                values.map(|b| f32::from_le_bytes(*b)).collect()
-            }
-            Element::F16 => {
-                let values = bytes.as_chunks::<2>().0.iter();
-                values.map(|b| f16::from_le_bytes(*b).to_f32()).collect()
-            }
-        };
+        let mut values = vec![0.0; self.group(group)?.dim as usize];
+        widen(self.group(group)?.element, &mut values, |bytes| {
+            self.read(bytes, offset)?;
+            self.check_vector(group, row, bytes, offset)
+        })?;
         Ok(Some(values))
     }
 
@@ -87,29 +79,7 @@ impl Segment {
         let start = out.len();
         out.resize(start + values, 0.0);
         let result = match out.get_mut(start..) {
-            Some(space) => match element {
-                Element::F32 => {
-                    let result = self.block(group, from, end, bytemuck::cast_slice_mut(space));
-                    if cfg!(target_endian = "big") {
-                        space
-                            .iter_mut()
-                            .for_each(|v| *v = f32::from_bits(v.to_bits().swap_bytes()));
-                    }
-                    result
-                }
-                Element::F16 => {
-                    let mut halves = vec![f16::ZERO; values];
-                    let result =
-                        self.block(group, from, end, bytemuck::cast_slice_mut(&mut halves));
-                    if cfg!(target_endian = "big") {
-                        halves
-                            .iter_mut()
-                            .for_each(|v| *v = f16::from_bits(v.to_bits().swap_bytes()));
-                    }
-                    halves.convert_to_f32_slice(space);
-                    result
-                }
-            },
+            Some(space) => widen(element, space, |bytes| self.block(group, from, end, bytes)),
             None => Ok(()),
         };
         if result.is_err() {
@@ -155,4 +125,29 @@ impl Segment {
         }
         Err(self.damaged(at, format!("CRC of the vector of row {} differs", row.number)))
     }
+}
+
+/// Fills `values` from stored bytes: `fill` gets the space for them and reads and checks them there.
+fn widen(
+    element: Element,
+    values: &mut [f32],
+    fill: impl FnOnce(&mut [u8]) -> Result<()>,
+) -> Result<()> {
+    match element {
+        Element::F32 => {
+            fill(bytemuck::cast_slice_mut(values))?;
+            if cfg!(target_endian = "big") {
+                values.iter_mut().for_each(|v| *v = f32::from_bits(v.to_bits().swap_bytes()));
+            }
+        }
+        Element::F16 => {
+            let mut halves = vec![f16::ZERO; values.len()];
+            fill(bytemuck::cast_slice_mut(&mut halves))?;
+            if cfg!(target_endian = "big") {
+                halves.iter_mut().for_each(|v| *v = f16::from_bits(v.to_bits().swap_bytes()));
+            }
+            halves.convert_to_f32_slice(values);
+        }
+    }
+    Ok(())
 }

@@ -14,6 +14,10 @@
 use std::io;
 use std::sync::Arc;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use half::vec::HalfFloatVecExt;
+
 use crate::bytes::codec::body::{self, FRAME_BYTES, FrameEntry, PIECE_BYTES};
 use crate::bytes::codec::row::{Row, Span, fingerprint};
 use crate::bytes::codec::segment::{
@@ -21,6 +25,7 @@ use crate::bytes::codec::segment::{
     encode_header, encode_trailer,
 };
 use crate::io::{Disk, File, OpenMode, join};
+use crate::pure::kernel;
 use crate::words::error::{Error, Result};
 use crate::words::id::{CollectionId, Lsn};
 use crate::words::limits;
@@ -225,7 +230,7 @@ fn write_group(
             encode_vector(values, dim, element, &mut bytes)
                 .map_err(|what| Error::internal(format!("entry {}: {what}", record.id)))?;
             row.vector_index = Some(row.number);
-            row.norm = norm(values);
+            row.norm = kernel::norm(values);
             row.vector_crc = seed.crc(SectionKind::Vectors, number, u64::from(row.number), &bytes);
             sink.write(&bytes)?;
         }
@@ -316,12 +321,6 @@ fn fixed_part(record: &Record, number: u32) -> Row {
     }
 }
 
-/// Euclidean norm, summed in f64 so that its last bit does not depend on the order of a kernel.
-fn norm(values: &[f32]) -> f32 {
-    let sum: f64 = values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
-    (sum.sqrt() as f32).min(f32::MAX)
-}
-
 fn encode_vector(
     values: &[f32],
     dim: u32,
@@ -335,13 +334,11 @@ fn encode_vector(
     match element {
         Element::F32 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
         Element::F16 => {
-            for value in values {
-                let half = half::f16::from_f32(*value);
-                if half.to_f32() != *value {
-                    return Err(format!("value {value} was not rounded to f16 when it was put"));
-                }
-                out.extend_from_slice(&half.to_le_bytes());
+            let halves = Vec::<f16>::from_f32_slice(values);
+            if halves.to_f32_vec() != values {
+                return Err("its vector was not rounded to f16 when it was put".to_owned());
             }
+            out.extend(halves.iter().flat_map(|v| v.to_le_bytes()));
         }
     }
     Ok(())
