@@ -107,7 +107,8 @@ impl Engine {
     }
 
     fn archive(&self, view: &View) -> Result<Moved> {
-        let (cold, moved) = self.with_ground(|ground| mover::archive(ground, view, self.uptime_ms()))?;
+        let (cold, moved) =
+            self.with_ground(|ground| mover::archive(ground, view, self.uptime_ms()))?;
         let cold = Arc::new(cold);
         self.publish(|view| View { frozen: None, cold: Arc::clone(&cold), ..view.clone() });
         self.written.archive.fetch_add(moved.bytes, Ordering::AcqRel);
@@ -127,9 +128,8 @@ impl Engine {
     /// Runs something that needs the catalog; the caller holds `maintenance`.
     fn with_ground<T>(&self, run: impl FnOnce(&Ground<'_>) -> Result<T>) -> Result<T> {
         let catalog = self.catalog.lock();
-        let catalog = catalog
-            .as_ref()
-            .ok_or_else(|| Error::new(ErrorKind::Closed, "the store is closed"))?;
+        let catalog =
+            catalog.as_ref().ok_or_else(|| Error::new(ErrorKind::Closed, "the store is closed"))?;
         run(&Ground { disk: &*self.disk, store_id: self.store_id, catalog })
     }
 

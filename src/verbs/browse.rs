@@ -14,11 +14,11 @@ use std::ops::Bound;
 
 use crate::organs::catalog::KeyRange;
 use crate::pure::filter::Filter;
+use crate::tiers::Copy;
 use crate::tiers::assemble::{self, Want};
 use crate::tiers::cold::ColdRow;
 use crate::tiers::hot::MemTable;
 use crate::tiers::probe::Scope;
-use crate::tiers::Copy;
 use crate::words::entry::Entry;
 use crate::words::error::{Error, Result};
 use crate::words::id::{EntryId, Key, KeyPath, Namespace};
@@ -230,11 +230,7 @@ fn table<'a>(
     after: Option<&KeyPath>,
 ) -> Box<dyn Iterator<Item = Item> + 'a> {
     let collection = scope.def.id;
-    let first = KeyPath {
-        collection,
-        namespace: Namespace::root(),
-        key: Key::least(),
-    };
+    let first = KeyPath { collection, namespace: Namespace::root(), key: Key::least() };
     let low = match after {
         Some(last) if !reverse => Bound::Excluded(last.clone()),
         _ => Bound::Included(first),

@@ -58,7 +58,7 @@ pub fn recover(
 ) -> Result<Recovered> {
     let mut warnings = Vec::new();
     if !read_only {
-        archive::remove_stray(&**disk)?;
+        archive::remove_strays(&**disk)?;
     }
     let (segments, superseded) = read_segments(&**disk, store_id)?;
     let on_disk = segments.union(&superseded).copied().collect();
@@ -112,7 +112,6 @@ pub fn recover(
         for number in &superseded {
             archive::remove(&**disk, *number)?;
         }
-        archive::sync_folder(&**disk)?;
     }
     let mut view = view_of(cold)?;
     let ground = Ground { disk: &**disk, store_id, catalog: &catalog };
@@ -123,9 +122,10 @@ pub fn recover(
             Op::Put(record) => match &record.payload {
                 Payload::InLog(place) => {
                     let name = wal::file_name(place.segment);
-                    Some(disk.open(&name, OpenMode::Read).map_err(|e| {
-                        Error::io(format!("open {name}"), e)
-                    })?)
+                    Some(
+                        disk.open(&name, OpenMode::Read)
+                            .map_err(|e| Error::io(format!("open {name}"), e))?,
+                    )
                 }
                 _ => None,
             },
@@ -211,12 +211,7 @@ fn list(
 
 /// Applies a sealed segment to the catalog by LSN. In a rebuild an id the catalog does not know is
 /// new; otherwise a row of a vacuumed segment whose id is unknown was deleted since.
-fn apply_segment(
-    catalog: &Catalog,
-    cold: Cold,
-    segment: Segment,
-    rebuild: bool,
-) -> Result<Cold> {
+fn apply_segment(catalog: &Catalog, cold: Cold, segment: Segment, rebuild: bool) -> Result<Cold> {
     let number = segment.number();
     let footer = segment.footer().clone();
     let merged = !footer.supersedes.is_empty();
@@ -282,7 +277,7 @@ fn apply_segment(
         let known = flip.update.get_meta(name)?.unwrap_or(0);
         flip.update.put_meta(name, known.max(value))
     };
-    raise(&mut flip, meta::APPLIED_LSN, footer.last_lsn.0)?;
+    raise(&mut flip, meta::APPLIED_LSN, footer.covers.map_or(0, |(_, last)| last.0))?;
     raise(&mut flip, meta::NEXT_ID, footer.next_id)?;
     raise(&mut flip, meta::NEXT_COLLECTION, u64::from(footer.next_collection))?;
     raise(&mut flip, meta::NEXT_SEGMENT, number.saturating_add(1))?;
@@ -346,6 +341,7 @@ fn drop_dead_ids(catalog: &Catalog, cold: Cold) -> Result<Cold> {
 
 /// The view of a store whose log is empty.
 fn view_of(cold: Cold) -> Result<View> {
+    let cold = Arc::new(cold);
     let snapshot = &cold.catalog;
     let number = |name: &str| -> Result<Option<u64>> { snapshot.meta(name) };
     let next_collection = number(meta::NEXT_COLLECTION)?.unwrap_or(1);
@@ -359,7 +355,7 @@ fn view_of(cold: Cold) -> Result<View> {
         requests: snapshot.requests()?.collect::<Result<_>>()?,
         next_id: EntryId(number(meta::NEXT_ID)?.unwrap_or(1)),
         next_collection: CollectionId(u32::try_from(next_collection).unwrap_or(u32::MAX)),
-        cold: Arc::new(Cold { catalog: snapshot.clone(), segments: BTreeMap::new() }),
+        cold: Arc::clone(&cold),
     };
     for (_, bytes) in snapshot.collections()? {
         view.apply_ledger(&mover::decode_stored(&bytes)?);
@@ -367,7 +363,6 @@ fn view_of(cold: Cold) -> Result<View> {
     for (_, bytes) in snapshot.settings()? {
         view.apply_ledger(&mover::decode_stored(&bytes)?);
     }
-    view.cold = Arc::new(cold);
     Ok(view)
 }
 
