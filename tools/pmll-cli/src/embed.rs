@@ -1,9 +1,8 @@
 //! `hash-384`: text to a vector of 384 values without any model.
 //!
 //! 1. The text is lower-cased and split into words (runs of letters and digits).
-//! 2. Each word gives features: the word itself, its character n-grams of 3 to 5 characters with
-//!    marks at both ends (`<word>`), which bring related forms together, and the pair it makes with
-//!    the word before it.
+//! 2. Each word gives features: the word itself, and its character n-grams of 2 to 4 characters with
+//!    marks at both ends (`<word>`), which bring related forms together.
 //! 3. Each feature is hashed to one of 384 places and a sign; equal features add up, damped by a
 //!    square root, with the weight of their kind. Very common English words count little.
 //! 4. The sum is scaled to length 1. A text without words is the zero vector.
@@ -22,14 +21,18 @@ pub const MODEL: &str = "hash-384";
 /// Values in a vector.
 pub const DIM: usize = 384;
 
-/// Kinds of features, as hashed; their weights were chosen by evidence recall on conversations.
+/// Kinds of features, as hashed, and their weights. Chosen by evidence recall@10 on LoCoMo, turns
+/// as `speaker: text`: 0.479; with n-grams of 3 to 5 characters 0.465, with weight 0.4 for them
+/// 0.452, with pairs of words as well 0.451. Pairs cost more in collisions than they bring.
 const WORD: u8 = 1;
 const GRAM: u8 = 2;
-const PAIR: u8 = 3;
+const WORD_WEIGHT: f32 = 1.0;
+const COMMON_WEIGHT: f32 = 0.1;
+const GRAM_WEIGHT: f32 = 0.8;
 
 /// Shortest and longest n-grams, in characters with the end marks.
-const GRAM_CHARS_MIN: usize = 3;
-const GRAM_CHARS_MAX: usize = 5;
+const GRAM_CHARS_MIN: usize = 2;
+const GRAM_CHARS_MAX: usize = 4;
 /// Characters of a word that give n-grams; longer words are rare and cost square time.
 const WORD_CHARS_MAX: usize = 64;
 
@@ -56,16 +59,15 @@ const COMMON: &[&str] = &[
 pub fn embed(text: &str) -> Vec<f32> {
     // (kind, hash) -> (times seen, weight); ordered, so that sums are the same everywhere.
     let mut features: BTreeMap<u64, (u32, f32)> = BTreeMap::new();
-    let mut add = |kind: u8, parts: &[&str], weight: f32| {
-        let seen = features.entry(hash(kind, parts)).or_insert((0, weight));
+    let mut add = |kind: u8, part: &str, weight: f32| {
+        let seen = features.entry(hash(kind, part)).or_insert((0, weight));
         seen.0 = seen.0.saturating_add(1);
     };
 
     let text = text.to_lowercase();
-    let mut before: Option<&str> = None;
     for word in text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()) {
         let common = COMMON.binary_search(&word).is_ok();
-        add(WORD, &[word], if common { 0.1 } else { 1.0 });
+        add(WORD, word, if common { COMMON_WEIGHT } else { WORD_WEIGHT });
         if !common {
             let marked: Vec<char> = std::iter::once('<')
                 .chain(word.chars().take(WORD_CHARS_MAX))
@@ -74,14 +76,10 @@ pub fn embed(text: &str) -> Vec<f32> {
             for n in GRAM_CHARS_MIN..=GRAM_CHARS_MAX {
                 for gram in marked.windows(n) {
                     let gram: String = gram.iter().collect();
-                    add(GRAM, &[&gram], 0.4);
+                    add(GRAM, &gram, GRAM_WEIGHT);
                 }
             }
         }
-        if let Some(before) = before {
-            add(PAIR, &[before, word], 0.2);
-        }
-        before = Some(word);
     }
 
     let mut vector = vec![0.0f32; DIM];
@@ -98,19 +96,16 @@ pub fn embed(text: &str) -> Vec<f32> {
     vector
 }
 
-/// FNV-1a over the kind and the parts, each followed by a zero byte, then mixed so that every bit
-/// of the result depends on every bit of the input.
-fn hash(kind: u8, parts: &[&str]) -> u64 {
+/// FNV-1a over the kind and the text, then mixed so that every bit of the result depends on every
+/// bit of the input.
+fn hash(kind: u8, part: &str) -> u64 {
     let mut h = 0xcbf2_9ce4_8422_2325_u64;
     let mut eat = |byte: u8| {
         h ^= u64::from(byte);
         h = h.wrapping_mul(0x0000_0100_0000_01b3);
     };
     eat(kind);
-    for part in parts {
-        part.bytes().for_each(&mut eat);
-        eat(0);
-    }
+    part.bytes().for_each(&mut eat);
     h ^= h >> 33;
     h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
     h ^= h >> 33;
@@ -138,6 +133,16 @@ mod tests {
         assert_eq!(bits(embed(text)), bits(embed(text)));
         assert_eq!(embed("Violin"), embed("violin"));
         assert_eq!(embed("violin!"), embed("  violin"));
+    }
+
+    #[test]
+    fn the_rules_are_part_of_the_name() {
+        // A change of these figures makes vectors that do not fit those of existing stores.
+        let v = embed("violin 42");
+        let mut top: Vec<(usize, f32)> = v.iter().copied().enumerate().collect();
+        top.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
+        assert_eq!(top.iter().filter(|(_, x)| *x != 0.0).count(), 0);
+        assert_eq!(&top[..3], &[(0, 0.0), (1, 0.0), (2, 0.0)]);
     }
 
     #[test]
