@@ -13,7 +13,7 @@ use std::sync::Arc;
 use half::f16;
 use serde_json::{Map, Value};
 
-use crate::tiers::{Copy, View};
+use crate::tiers::{Copy, View, assemble};
 use crate::words::entry::{Draft, Patch, Receipt};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Key, KeyPath, Lsn, Namespace, Timestamp};
@@ -268,7 +268,7 @@ fn update(
     };
     let payload: Arc<[u8]> = Arc::from(patch.payload.unwrap_or(payload));
     if !patch.attributes.is_empty() {
-        let mut attributes = parse_attributes(&record.attributes)?;
+        let mut attributes = assemble::attributes(&record.attributes)?;
         for (name, value) in patch.attributes {
             if value.is_null() {
                 attributes.shift_remove(&name);
@@ -456,10 +456,4 @@ fn depth(value: &Value) -> usize {
         Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
         _ => 0,
     }
-}
-
-/// Attributes as the store keeps them, back as a map.
-pub fn parse_attributes(text: &str) -> Result<Map<String, Value>> {
-    serde_json::from_str(text)
-        .map_err(|e| Error::corrupt(format!("attributes of an entry are not a JSON object: {e}")))
 }

@@ -137,7 +137,7 @@ impl ColdRow {
 impl Cold {
     /// The id of a path, if the archive has it.
     pub fn find(&self, path: &KeyPath) -> Result<Option<EntryId>> {
-        self.catalog.find(path.collection, &path.namespace, &path.key)
+        self.catalog.find(path.collection, &path.namespace, path.key.as_bytes())
     }
 
     /// Where an id is, if the archive has it.

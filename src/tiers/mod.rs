@@ -18,9 +18,11 @@ use crate::words::error::Result;
 use crate::words::id::{CollectionId, EntryId, KeyPath, Lsn};
 use crate::words::record::{CollectionDef, Op};
 
+pub mod assemble;
 pub mod cold;
 pub mod hot;
 pub mod mover;
+pub mod probe;
 
 use cold::{Cold, ColdRow};
 use hot::{Hot, MemTable, Slot};
@@ -57,6 +59,16 @@ pub enum Copy {
     Hot(Hot),
     /// In the archive.
     Cold(ColdRow),
+}
+
+impl Copy {
+    /// The entry's identity.
+    pub fn id(&self) -> EntryId {
+        match self {
+            Copy::Hot(hot) => hot.record.id,
+            Copy::Cold(cold) => cold.row.id,
+        }
+    }
 }
 
 impl View {

@@ -19,7 +19,7 @@ use roaring::RoaringBitmap;
 use crate::bytes::codec::op::{decode_op, encode_op};
 use crate::io::Disk;
 use crate::organs::archive::{self, NewSegment, PayloadReader, Sealed, Segment};
-use crate::organs::catalog::{Catalog, Update};
+use crate::organs::catalog::{Catalog, Located, Update};
 use crate::tiers::View;
 use crate::tiers::cold::{Cold, ColdSegment};
 use crate::tiers::hot::{MemTable, Slot};
@@ -58,7 +58,7 @@ pub struct Moved {
 /// One catalog transaction, and the rows that die with it.
 pub struct Flip<'a> {
     /// The transaction.
-    pub update: Update<'a>,
+    pub update: Update,
     cold: &'a Cold,
     added: BTreeMap<u64, ColdSegment>,
     dead: BTreeMap<u64, Vec<RoaringBitmap>>,
@@ -110,7 +110,7 @@ impl<'a> Flip<'a> {
     /// Writes the bitmaps and the list of segments, commits, and opens the state that follows.
     /// `removed` are the numbers of superseded segments.
     pub fn commit(self, catalog: &Catalog, removed: &[u64]) -> Result<Cold> {
-        let Flip { mut update, cold, added, dead } = self;
+        let Flip { update, cold, added, dead } = self;
         let mut segments = cold.segments.clone();
         let mut changed: BTreeMap<u64, Arc<ColdSegment>> =
             added.into_iter().map(|(number, segment)| (number, Arc::new(segment))).collect();
@@ -215,7 +215,7 @@ pub fn archive(ground: &Ground<'_>, view: &View, uptime_ms: u64) -> Result<(Cold
         flip.update.del_key(
             tombstone.collection,
             &tombstone.namespace,
-            &tombstone.key,
+            tombstone.key.as_bytes(),
             tombstone.id,
         )?;
     }
@@ -246,13 +246,18 @@ pub fn place_rows(flip: &mut Flip<'_>, rows: &[&Record], sealed: &Sealed) -> Res
             None => flip.update.put_key(
                 record.collection,
                 &record.namespace,
-                &record.key,
+                record.key.as_bytes(),
                 record.id,
             )?,
         }
-        flip.update.put_id(record.id, record.collection, record.version, Some(*place))?;
+        flip.update.put_id(record.id, &located(record, *place))?;
     }
     Ok(())
+}
+
+/// Where a record stands, as the catalog says it.
+pub fn located(record: &Record, place: Place) -> Located {
+    Located { collection: record.collection, version: record.version, place: Some(place) }
 }
 
 /// Applies a definition, setting or request number to the catalog.
@@ -261,14 +266,13 @@ pub fn apply_ledger(flip: &mut Flip<'_>, op: &Op) -> Result<()> {
         Op::Define(def) => flip.update.put_collection(def.id, &stored(op)),
         Op::DropCollection { collection, .. } => {
             flip.update.del_collection(*collection)?;
-            let gone: Vec<_> =
-                flip.cold.catalog.keys_of(*collection)?.collect::<Result<_>>()?;
-            for (namespace, key, id) in gone {
-                flip.update.del_key(*collection, &namespace, &key, id)?;
-                flip.update.del_id(id)?;
-                if let Some((_, place)) = flip.cold.locate(id)? {
+            let mut gone = Vec::new();
+            flip.update.drop_keys(*collection, &mut |id| gone.push(id))?;
+            for id in gone {
+                if let Some(Located { place: Some(place), .. }) = flip.update.get_id(id)? {
                     flip.kill(place)?;
                 }
+                flip.update.del_id(id)?;
             }
             Ok(())
         }

@@ -29,7 +29,7 @@ use crate::tiers::hot::MemTable;
 use crate::tiers::mover::{self, Flip, Ground, meta};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Lsn};
-use crate::words::record::{Op, Payload, Place};
+use crate::words::record::{Op, Payload, Place, Tombstone};
 
 /// What recovery found and made.
 pub struct Recovered {
@@ -63,9 +63,9 @@ pub fn recover(
     let (segments, superseded) = read_segments(&**disk, store_id)?;
     let on_disk = segments.union(&superseded).copied().collect();
     let opened = if read_only {
-        Catalog::open_read_only(Arc::clone(disk), cache_bytes)
+        Catalog::open_read_only(disk, cache_bytes)
     } else {
-        Catalog::open(Arc::clone(disk), cache_bytes)
+        Catalog::open(disk, cache_bytes)
     };
     let listed = match opened {
         Ok(catalog) => match list(catalog, &**disk, store_id, &on_disk) {
@@ -93,7 +93,7 @@ pub fn recover(
         None => {
             let home: Arc<dyn Disk> =
                 if read_only { Arc::new(MemoryDisk::new()) } else { Arc::clone(disk) };
-            let catalog = Catalog::create(home, cache_bytes)?;
+            let catalog = Catalog::create(&home, cache_bytes)?;
             let cold = Cold { catalog: catalog.snapshot()?, segments: BTreeMap::new() };
             (catalog, cold)
         }
@@ -192,7 +192,8 @@ fn list(
 ) -> Result<(Catalog, Cold)> {
     let snapshot = catalog.snapshot()?;
     let mut segments = BTreeMap::new();
-    for (number, bytes) in snapshot.segments()? {
+    for item in snapshot.segments()? {
+        let (number, bytes) = item?;
         if !present.contains(&number) {
             return Err(Error::corrupt(format!(
                 "it lists archive segment {number}, which is missing"
@@ -255,8 +256,14 @@ fn apply_segment(
                 };
                 if newer {
                     let body = reader.body(group_index, row)?;
-                    flip.update.put_key(group.collection, &body.namespace, &body.key, row.id)?;
-                    flip.update.put_id(row.id, group.collection, row.version, Some(place))?;
+                    let (namespace, key) = (&body.namespace, body.key.as_bytes());
+                    flip.update.put_key(group.collection, namespace, key, row.id)?;
+                    let located = Located {
+                        collection: group.collection,
+                        version: row.version,
+                        place: Some(place),
+                    };
+                    flip.update.put_id(row.id, &located)?;
                     flip.revive(place)?;
                 }
             }
@@ -296,11 +303,13 @@ fn apply_op(flip: &mut Flip<'_>, op: &Op) -> Result<()> {
             flip.update.del_key(
                 tombstone.collection,
                 &tombstone.namespace,
-                &tombstone.key,
+                tombstone.key.as_bytes(),
                 tombstone.id,
             )?;
             // The mark stays until the end of a rebuild: an older row may come in a later file.
-            flip.update.put_id(tombstone.id, tombstone.collection, tombstone.version, None)
+            let Tombstone { id, collection, version, .. } = tombstone;
+            let located = Located { collection: *collection, version: *version, place: None };
+            flip.update.put_id(*id, &located)
         }
         Op::Define(def) => match flip.update.get_collection(def.id)? {
             Some(known) if version_of(&known)? >= def.version => Ok(()),
@@ -322,7 +331,7 @@ fn apply_op(flip: &mut Flip<'_>, op: &Op) -> Result<()> {
 /// Takes away the marks of deleted ids that a rebuild kept.
 fn drop_dead_ids(catalog: &Catalog, cold: Cold) -> Result<Cold> {
     let mut dead = Vec::new();
-    for item in cold.catalog.ids()? {
+    for item in cold.catalog.ids(EntryId(0))? {
         let (id, located) = item?;
         if located.place.is_none() {
             dead.push(id);
@@ -347,7 +356,7 @@ fn view_of(cold: Cold) -> Result<View> {
         collections: OrdMap::new(),
         names: OrdMap::new(),
         settings: OrdMap::new(),
-        requests: snapshot.requests()?.into_iter().collect(),
+        requests: snapshot.requests()?.collect::<Result<_>>()?,
         next_id: EntryId(number(meta::NEXT_ID)?.unwrap_or(1)),
         next_collection: CollectionId(u32::try_from(next_collection).unwrap_or(u32::MAX)),
         cold: Arc::new(Cold { catalog: snapshot.clone(), segments: BTreeMap::new() }),

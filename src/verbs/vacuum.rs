@@ -192,7 +192,7 @@ pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Re
     let mut flip = Flip::begin(ground.catalog, cold)?;
     flip.add(ColdSegment::new(segment));
     for (record, place) in rows.iter().zip(&sealed.places) {
-        flip.update.put_id(record.id, record.collection, record.version, Some(*place))?;
+        flip.update.put_id(record.id, &mover::located(record, *place))?;
     }
     flip.update.put_meta(meta::NEXT_SEGMENT, number.saturating_add(1))?;
     let removed: Vec<u64> = supersedes.iter().map(|(number, _)| *number).collect();
@@ -252,7 +252,7 @@ pub fn ripe(
 ) -> Result<Vec<(KeyPath, Lsn)>> {
     let grace_ms = u64::try_from(EXPIRY_GRACE.as_millis()).unwrap_or(u64::MAX);
     let mut ripe = Vec::new();
-    let mut update = ground.catalog.begin()?;
+    let update = ground.catalog.begin()?;
     let mut seen_any = false;
     for segment in view.cold.segments.values() {
         for (index, group) in segment.segment.footer().groups.iter().enumerate() {

@@ -75,6 +75,11 @@ impl Key {
         Ok(Key(bytes.into()))
     }
 
+    /// Stands before every key; only a bound of a range, never a key.
+    pub(crate) fn least() -> Key {
+        Key(Box::default())
+    }
+
     /// The bytes of the key.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

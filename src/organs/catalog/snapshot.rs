@@ -151,6 +151,17 @@ impl Snapshot {
         rows.collect()
     }
 
+    /// The caller's bytes of one collection.
+    pub fn collection(&self, id: CollectionId) -> Result<Option<Vec<u8>>> {
+        let key = id.0.to_le_bytes();
+        guard(|| {
+            let found = self.tables.get()?.collections.get(id.0).map_err(|e| self.fail(e))?;
+            found
+                .map(|value| Ok(open_bytes(Table::Collections, &key, value.value())?.to_vec()))
+                .transpose()
+        })
+    }
+
     /// The settings by name, with the caller's bytes.
     pub fn settings(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let range =

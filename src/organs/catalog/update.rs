@@ -256,6 +256,50 @@ impl Update {
         self.remove(tables::EXPIRING, id.0)
     }
 
+    /// The caller's bytes of a collection.
+    pub fn get_collection(&self, collection: CollectionId) -> Result<Option<Vec<u8>>> {
+        let key = collection.0.to_le_bytes();
+        self.with(tables::COLLECTIONS, |t| {
+            let found = t.get(collection.0).map_err(|e| self.fail(e))?;
+            found
+                .map(|value| Ok(open_bytes(Table::Collections, &key, value.value())?.to_vec()))
+                .transpose()
+        })
+    }
+
+    /// The caller's bytes of a setting.
+    pub fn get_setting(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.with(tables::SETTINGS, |t| {
+            let found = t.get(name).map_err(|e| self.fail(e))?;
+            let key = name.as_bytes();
+            found
+                .map(|value| Ok(open_bytes(Table::Settings, key, value.value())?.to_vec()))
+                .transpose()
+        })
+    }
+
+    fn get_number(
+        &self,
+        table: TableDefinition<'static, u64, [u8; NUMBER_BYTES]>,
+        name: Table,
+        key: u64,
+    ) -> Result<Option<u64>> {
+        self.with(table, |t| {
+            let found = t.get(key).map_err(|e| self.fail(e))?;
+            found.map(|value| open_number(name, &key.to_le_bytes(), &value.value())).transpose()
+        })
+    }
+
+    /// The last request number of a client.
+    pub fn get_request(&self, client: u64) -> Result<Option<u64>> {
+        self.get_number(tables::REQUESTS, Table::Requests, client)
+    }
+
+    /// The uptime in ms at which an id was first seen expired.
+    pub fn get_expiring(&self, id: EntryId) -> Result<Option<u64>> {
+        self.get_number(tables::EXPIRING, Table::Expiring, id.0)
+    }
+
     /// Sets a number of the store.
     pub fn put_meta(&self, name: &str, number: u64) -> Result<()> {
         let value = seal_number(Table::Meta, name.as_bytes(), number);

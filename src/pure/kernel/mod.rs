@@ -1,1 +1,171 @@
-//! pure/kernel/mod
+//! Kernels: how near two vectors are. Higher is nearer, for every metric, and never NaN.
+//!
+//! A query is prepared once ([`PreparedQuery`]) and scored against many vectors ([`score`]), whose
+//! norms the caller keeps beside them. The common case is one f32 sum of `scalar`. A result
+//! that f32 could not hold (a sum that overflowed, norms so large or small that their
+//! squares leave the range) is computed again in f64 and brought back to the nearest finite f32:
+//! slow, rare, and still an order.
+//!
+//! Nothing here checks lengths or finiteness: `put` and `search` did, at the door.
+
+mod scalar;
+
+pub use scalar::{dot, norm, squared_distance};
+
+use crate::words::options::Metric;
+
+/// Norms in this range keep cosine in plain f32: products of two vectors stay below 1e30, and what
+/// vanishes below 1e-38 is no part of a norm product of at least 1e-24.
+const PLAIN_NORMS: std::ops::RangeInclusive<f32> = 1e-12..=1e15;
+
+/// A query vector with what every comparison needs of it.
+#[derive(Clone, Debug)]
+pub struct PreparedQuery {
+    vector: Box<[f32]>,
+    norm: f32,
+}
+
+impl PreparedQuery {
+    /// Takes a copy of the vector, whose values must be finite, and computes its norm.
+    #[must_use]
+    pub fn new(vector: &[f32]) -> PreparedQuery {
+        PreparedQuery { vector: vector.into(), norm: norm(vector) }
+    }
+
+    /// The query itself.
+    #[must_use]
+    pub fn vector(&self) -> &[f32] {
+        &self.vector
+    }
+
+    /// Its Euclidean norm.
+    #[must_use]
+    pub fn norm(&self) -> f32 {
+        self.norm
+    }
+}
+
+/// Score of one vector, higher is better: cosine in [-1, 1] (0 when either norm is zero), dot
+/// product, or negative squared distance.
+///
+/// `norm` is [`norm`] of `vector`; only cosine looks at it. The result is finite for finite
+/// values, and never negative zero, so that equal scores compare equal in any way of comparing.
+#[must_use]
+pub fn score(metric: Metric, query: &PreparedQuery, vector: &[f32], norm: f32) -> f32 {
+    let q = query.vector();
+    let score = match metric {
+        Metric::Cosine => cosine(query, vector, norm),
+        Metric::Dot => {
+            let sum = dot(q, vector);
+            if sum.is_finite() { sum } else { scalar::saturate(scalar::dot_wide(q, vector)) }
+        }
+        Metric::L2 => {
+            let sum = squared_distance(q, vector);
+            let wide = || scalar::saturate(scalar::squared_distance_wide(q, vector));
+            -(if sum.is_finite() { sum } else { wide() })
+        }
+    };
+    score + 0.0
+}
+
+fn cosine(query: &PreparedQuery, vector: &[f32], norm: f32) -> f32 {
+    if query.norm == 0.0 || norm == 0.0 {
+        return 0.0;
+    }
+    if PLAIN_NORMS.contains(&query.norm) && PLAIN_NORMS.contains(&norm) {
+        return (dot(query.vector(), vector) / (query.norm * norm)).clamp(-1.0, 1.0);
+    }
+    let q = query.vector();
+    let norms = (scalar::dot_wide(q, q) * scalar::dot_wide(vector, vector)).sqrt();
+    // The norm said "not zero" where the values do not: a damaged norm must not make a NaN.
+    if norms == 0.0 {
+        return 0.0;
+    }
+    scalar::saturate(scalar::dot_wide(q, vector) / norms).clamp(-1.0, 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Dot, Metric::L2];
+
+    fn scored(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
+        score(metric, &PreparedQuery::new(a), b, norm(b))
+    }
+
+    /// The definitions, in f64.
+    fn naive(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+        let sum = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
+            a.iter().zip(b).map(|(x, y)| f(f64::from(*x), f64::from(*y))).sum()
+        };
+        match metric {
+            Metric::Dot => sum(&|x, y| x * y),
+            Metric::L2 => -sum(&|x, y| (x - y) * (x - y)),
+            Metric::Cosine => {
+                let norms = (sum(&|x, _| x * x) * sum(&|_, y| y * y)).sqrt();
+                if norms == 0.0 { 0.0 } else { sum(&|x, y| x * y) / norms }
+            }
+        }
+    }
+
+    fn any_finite() -> impl Strategy<Value = f32> {
+        prop_oneof![
+            4 => -2.0_f32..2.0,
+            2 => any::<u32>().prop_map(f32::from_bits).prop_filter("finite", |v| v.is_finite()),
+            1 => prop::sample::select(vec![0.0, -0.0, f32::MAX, f32::MIN, 1e-45, 1e-20, -1e25]),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn scores_are_finite_and_near_the_definition(
+            pairs in prop::collection::vec((any_finite(), any_finite()), 1..60),
+        ) {
+            let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
+            for metric in METRICS {
+                let got = scored(metric, &a, &b);
+                prop_assert!(got.is_finite(), "{metric:?} {got}");
+                prop_assert!(got.to_bits() != (-0.0_f32).to_bits());
+                let expected = naive(metric, &a, &b).clamp(f32::MIN.into(), f32::MAX.into());
+                // Terms may cancel: the error is relative to the sum of their sizes.
+                let size: f64 = match metric {
+                    Metric::Cosine => 1.0,
+                    Metric::Dot => a.iter().zip(&b)
+                        .map(|(x, y)| (f64::from(*x) * f64::from(*y)).abs()).sum(),
+                    Metric::L2 => expected.abs(),
+                };
+                prop_assert!(
+                    (f64::from(got) - expected).abs() <= 3e-6 * size + 1e-35,
+                    "{metric:?}: {got} for {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn known_scores() {
+        let (x, y) = ([1.0, 0.0], [3.0, 4.0]);
+        assert_eq!(scored(Metric::Cosine, &x, &y), 0.6);
+        assert_eq!(scored(Metric::Dot, &x, &y), 3.0);
+        assert_eq!(scored(Metric::L2, &x, &y), -20.0);
+        assert_eq!(scored(Metric::Cosine, &x, &[0.0, 0.0]), 0.0);
+        assert_eq!(scored(Metric::Cosine, &[0.0, 0.0], &y), 0.0);
+        assert_eq!(scored(Metric::Cosine, &[1e-30, 0.0], &[1e-30, 1e-30]), 0.5_f32.sqrt());
+        assert_eq!(scored(Metric::Cosine, &[f32::MAX; 2], &[f32::MAX, f32::MIN]), 0.0);
+        assert_eq!(scored(Metric::Dot, &[f32::MAX; 2], &[f32::MAX, f32::MIN]), 0.0);
+        assert_eq!(scored(Metric::Dot, &[f32::MAX; 2], &[f32::MIN; 2]), f32::MIN);
+        assert_eq!(scored(Metric::L2, &[f32::MAX; 2], &[f32::MIN; 2]), f32::MIN);
+    }
+
+    #[test]
+    fn a_wrong_norm_makes_no_nan() {
+        let zero = PreparedQuery::new(&[0.0, 0.0]);
+        let one = PreparedQuery::new(&[1.0, 0.0]);
+        for norm in [0.0, 1.0, 1e-30, f32::INFINITY, f32::NAN, -1.0] {
+            assert_eq!(score(Metric::Cosine, &zero, &[1.0, 0.0], norm), 0.0);
+            assert_eq!(score(Metric::Cosine, &one, &[0.0, 0.0], norm), 0.0);
+        }
+    }
+}

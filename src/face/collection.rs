@@ -1,0 +1,261 @@
+//! The collection handle: one set of entries with a dimension and a metric.
+
+use std::sync::Arc;
+
+use crate::bytes::promise::Promise;
+use crate::face::batch::Batch;
+use crate::face::store::Store;
+use crate::pure::filter::Filter;
+use crate::tiers::assemble::{self, Want};
+use crate::tiers::probe::{Probe, Scope};
+use crate::tiers::{Copy, View};
+use crate::verbs::browse::{self, Scan, ScanPage};
+use crate::verbs::search::{self, Hits, Query};
+use crate::words::entry::{Draft, Entry, Patch, Receipt};
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::id::{CollectionId, EntryId, Key, KeyPath, Lsn, Namespace, Timestamp};
+use crate::words::options::CollectionSpec;
+use crate::words::record::CollectionDef;
+
+/// A named set of entries in a store.
+///
+/// Cheap to clone; keeps its store open. A handle may stand on a namespace: then `get`, `put` and
+/// `delete` use exactly that one, `scan`, `count` and `search` cover it and everything below.
+///
+/// ```
+/// # use pmll::{Draft, Namespace, Store};
+/// # let dir = tempfile::tempdir()?;
+/// let notes = Store::open(dir.path().join("memory"))?.collection("notes")?;
+/// let mine = notes.in_namespace(Namespace::new("user/7")?);
+/// mine.put("a", Draft::text("hello"))?;
+/// assert!(notes.get("a")?.is_none());
+/// assert_eq!(notes.count(None)?, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Collection {
+    store: Store,
+    id: CollectionId,
+    name: Arc<str>,
+    namespace: Namespace,
+}
+
+impl Collection {
+    pub(crate) fn new(store: Store, def: &CollectionDef) -> Collection {
+        let (id, name) = (def.id, Arc::clone(&def.name));
+        Collection { store, id, name, namespace: Namespace::root() }
+    }
+
+    pub(crate) fn id(&self) -> CollectionId {
+        self.id
+    }
+
+    pub(crate) fn store_id(&self) -> [u8; 16] {
+        self.store.engine().store_id
+    }
+
+    pub(crate) fn path(&self, key: &[u8]) -> Result<KeyPath> {
+        let (collection, namespace) = (self.id, self.namespace.clone());
+        Ok(KeyPath { collection, namespace, key: Key::new(key)? })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The namespace the handle stands on.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// A handle that stands on a namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: Namespace) -> Collection {
+        Collection { namespace, ..self.clone() }
+    }
+
+    /// Dimension, metric, element type and model, as settled so far.
+    pub fn spec(&self) -> Result<CollectionSpec> {
+        Ok(self.def(&*self.view()?)?.spec.clone())
+    }
+
+    /// Settles the model's name. Errors with `Invalid`, naming both, when it is another already.
+    pub fn set_model(&self, model: &str) -> Result<()> {
+        self.store.collection_with(&self.name, CollectionSpec::new().model(model))?;
+        Ok(())
+    }
+
+    fn view(&self) -> Result<Arc<View>> {
+        self.store.engine().check_open()?;
+        Ok(self.store.engine().view.load_full())
+    }
+
+    fn def(&self, view: &View) -> Result<Arc<CollectionDef>> {
+        view.collections.get(&self.id).cloned().ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("collection {} was dropped", self.name))
+        })
+    }
+
+    fn now(&self) -> Timestamp {
+        self.store.engine().clock.now()
+    }
+
+    fn access(&self, id: EntryId) -> Option<(u64, Timestamp)> {
+        self.store.engine().columns.get(id)
+    }
+
+    fn one(&self, batch: Batch) -> Result<Receipt> {
+        let receipts = self.store.write(batch)?;
+        receipts.first().copied().ok_or_else(|| Error::internal("a write returned no receipt"))
+    }
+
+    /// Inserts or replaces. Id, creation time, access count and pin of an existing entry survive;
+    /// version and update time change. Returns when it is durable.
+    pub fn put(&self, key: impl AsRef<[u8]>, draft: Draft) -> Result<Receipt> {
+        self.one(Batch::new().put(self, key, draft))
+    }
+
+    /// Inserts; `Exists` when the key is taken.
+    pub fn insert(&self, key: impl AsRef<[u8]>, draft: Draft) -> Result<Receipt> {
+        self.one(Batch::new().insert(self, key, draft))
+    }
+
+    /// Inserts under a key made of the new entry's id.
+    pub fn add(&self, draft: Draft) -> Result<(Key, Receipt)> {
+        let receipt = self.one(Batch::new().add(self, draft))?;
+        Ok((Key::new(format!("id-{}", receipt.id))?, receipt))
+    }
+
+    /// Replaces exactly this version; with `None`, inserts only if absent. `Exists` otherwise.
+    pub fn put_if(
+        &self,
+        key: impl AsRef<[u8]>,
+        version: Option<Lsn>,
+        draft: Draft,
+    ) -> Result<Receipt> {
+        self.one(Batch::new().put_if(self, key, version, draft))
+    }
+
+    /// Changes some fields; `NotFound` when there is no entry.
+    pub fn update(&self, key: impl AsRef<[u8]>, patch: Patch) -> Result<Receipt> {
+        self.one(Batch::new().update(self, key, patch))
+    }
+
+    /// Queues a put; the promise resolves when it is durable.
+    pub fn submit_put(&self, key: impl AsRef<[u8]>, draft: Draft) -> Result<Promise> {
+        self.store.submit(Batch::new().put(self, key, draft))
+    }
+
+    /// Removes; false when there is no entry.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.one(Batch::new().delete(self, key))?.removed)
+    }
+
+    /// Pins (never demoted below int8) or unpins; false when there is no entry.
+    pub fn pin(&self, key: impl AsRef<[u8]>, pinned: bool) -> Result<bool> {
+        match self.update(key, Patch::default().pinned(pinned)) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Counts one access without reading; false when there is no entry.
+    pub fn touch(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.store.engine().check_writable()?;
+        let found = self.live(&*self.view()?, key.as_ref())?;
+        if let Some(copy) = &found {
+            self.count_access(copy);
+        }
+        Ok(found.is_some())
+    }
+
+    fn count_access(&self, copy: &Copy) {
+        if !self.store.engine().options.read_only {
+            self.store.engine().columns.touch(copy.id(), self.now());
+        }
+    }
+
+    /// The live, unexpired copy under a key.
+    fn live(&self, view: &View, key: &[u8]) -> Result<Option<Copy>> {
+        self.def(view)?;
+        let now = self.now();
+        let copy = view.get(&self.path(key)?)?;
+        Ok(copy.filter(|copy| !Probe::new(copy, &|_| None).expired(now)))
+    }
+
+    fn read(&self, view: &View, key: &[u8], want: Want, counts: bool) -> Result<Option<Entry>> {
+        let Some(copy) = self.live(view, key)? else { return Ok(None) };
+        if counts {
+            self.count_access(&copy);
+        }
+        let def = self.def(view)?;
+        assemble::entry(&copy, &def, &|id| self.access(id), want).map(Some)
+    }
+
+    /// The entry under a key, whole and exact. Counts one access.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Entry>> {
+        let want = Want { vector: true, payload: true };
+        self.read(&*self.view()?, key.as_ref(), want, true)
+    }
+
+    /// Several entries as of one moment, in the order of the keys. Counts one access each.
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Entry>>> {
+        let view = self.view()?;
+        let want = Want { vector: true, payload: true };
+        keys.iter().map(|key| self.read(&view, key.as_ref(), want, true)).collect()
+    }
+
+    /// The entry under a key without its vector. Counts no access.
+    pub fn peek(&self, key: impl AsRef<[u8]>) -> Result<Option<Entry>> {
+        let want = Want { vector: false, payload: true };
+        self.read(&*self.view()?, key.as_ref(), want, false)
+    }
+
+    /// Whether there is an entry under a key. Counts no access.
+    pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.live(&*self.view()?, key.as_ref())?.is_some())
+    }
+
+    /// A page of entries in the order of (namespace, key), or against it. Counts no access.
+    pub fn scan(&self, scan: Scan) -> Result<ScanPage> {
+        let view = self.view()?;
+        let def = self.def(&view)?;
+        browse::scan(&self.scope(&view, &def, &|id| self.access(id)), &scan)
+    }
+
+    /// Number of unexpired entries, all or those that match. Counts no access.
+    pub fn count(&self, filter: Option<&Filter>) -> Result<u64> {
+        let view = self.view()?;
+        let def = self.def(&view)?;
+        browse::count(&self.scope(&view, &def, &|id| self.access(id)), filter)
+    }
+
+    fn scope<'a>(
+        &'a self,
+        view: &'a View,
+        def: &'a CollectionDef,
+        access: assemble::Access<'a>,
+    ) -> Scope<'a> {
+        Scope { view, def, namespace: &self.namespace, now: self.now(), access }
+    }
+
+    /// The entries nearest to a query, over all tiers, best first.
+    pub fn search(&self, query: impl Into<Query>) -> Result<Hits> {
+        let view = self.view()?;
+        let def = self.def(&view)?;
+        search::run(&self.scope(&view, &def, &|id| self.access(id)), &query.into())
+    }
+
+    /// Several searches as of one moment, in the order of the queries.
+    pub fn search_many(&self, queries: &[Query]) -> Result<Vec<Hits>> {
+        let view = self.view()?;
+        let def = self.def(&view)?;
+        let access = |id| self.access(id);
+        let scope = self.scope(&view, &def, &access);
+        queries.iter().map(|query| search::run(&scope, query)).collect()
+    }
+}

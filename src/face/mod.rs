@@ -1,0 +1,7 @@
+//! Floor 7, face: what a program sees. Checks arguments, then calls the floors below.
+
+pub mod batch;
+pub mod builder;
+pub mod collection;
+pub mod stats;
+pub mod store;

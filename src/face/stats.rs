@@ -1,0 +1,165 @@
+//! What a store can say about itself: sizes, counts, places. Plain data, gathered on demand.
+
+use std::sync::atomic::Ordering;
+
+use crate::bytes::promise::PromiseStats;
+use crate::controller::engine::Engine;
+use crate::organs::{archive, catalog};
+use crate::words::error::Result;
+use crate::words::id::Lsn;
+use crate::words::tier::Tier;
+
+/// State of a store at one moment. Byte counts are bytes, times microseconds.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let store = pmll::Store::open(dir.path().join("memory"))?;
+/// let stats = store.stats()?;
+/// assert_eq!(stats.entries, 0);
+/// assert!(stats.counted_bytes <= stats.budget_bytes);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The memory budget.
+    pub budget_bytes: u64,
+    /// Bytes resident because of the data.
+    pub counted_bytes: u64,
+    /// `counted_bytes / budget_bytes`.
+    pub utilisation: f64,
+    /// Live entries, expired ones included until vacuum takes them.
+    pub entries: u64,
+    /// Collections.
+    pub collections: u64,
+    /// Bytes of the log that are not archived.
+    pub log_bytes: u64,
+    /// Sealed archive segments.
+    pub archive_segments: u64,
+    /// Per tier, hottest first.
+    pub tiers: [TierStats; 3],
+    /// Bytes on disk, by kind of file.
+    pub disk: DiskStats,
+    /// Bytes written since the store was opened, by kind of file.
+    pub written: WrittenStats,
+    /// How promises ended since the store was opened.
+    pub promises: PromiseStats,
+    /// LSN of the newest operation.
+    pub last_lsn: Lsn,
+    /// Every operation up to here is in the archive.
+    pub applied_lsn: Lsn,
+    /// What the user should know: repairs at open, failed checkpoints.
+    pub warnings: Vec<String>,
+}
+
+/// One tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TierStats {
+    /// Which one.
+    pub tier: Tier,
+    /// Entries whose hottest copy it holds.
+    pub entries: u64,
+    /// Entries it holds in RAM right now.
+    pub resident: u64,
+    /// Bytes of those copies: in RAM for Hot, on disk for Cold.
+    pub bytes: u64,
+}
+
+/// Bytes on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiskStats {
+    /// The log, preallocated room included.
+    pub log: u64,
+    /// The archive.
+    pub archive: u64,
+    /// The index.
+    pub index: u64,
+    /// Soft state.
+    pub columns: u64,
+    /// All of them.
+    pub total: u64,
+}
+
+/// Bytes written since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WrittenStats {
+    /// Log records.
+    pub log: u64,
+    /// Zeros that preallocate the log.
+    pub zero_filling: u64,
+    /// Archive segments.
+    pub archive: u64,
+    /// The index.
+    pub index: u64,
+    /// Soft state.
+    pub columns: u64,
+}
+
+/// Gathers it. Cost: one look-up per record that is not archived, one length per file.
+pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
+    let view = engine.view.load_full();
+    let mut entries = 0;
+    for id in view.collections.keys() {
+        entries += view.entries(*id)?;
+    }
+    let hot: u64 = view.collections.keys().map(|id| view.hot(*id).count() as u64).sum();
+    let archive_bytes = view.cold.segments.values().map(|s| s.segment.bytes()).sum();
+    let size = |name: &str| -> u64 {
+        engine
+            .disk
+            .open(name, crate::io::OpenMode::Read)
+            .and_then(|file| file.len())
+            .unwrap_or(0)
+    };
+    let folder = |folder: &str| -> u64 {
+        let names = engine.disk.list(folder).unwrap_or_default();
+        names.iter().map(|name| size(&crate::io::join(folder, name))).sum()
+    };
+    let mut disk = DiskStats {
+        log: folder("wal"),
+        archive: folder(archive::FOLDER),
+        index: size(catalog::FILE),
+        columns: folder("columns"),
+        total: 0,
+    };
+    disk.total = disk.log + disk.archive + disk.index + disk.columns;
+    let mut written = WrittenStats {
+        archive: engine.written.archive.load(Ordering::Acquire),
+        columns: engine.columns.bytes_written(),
+        ..WrittenStats::default()
+    };
+    if let Some(wal) = engine.wal.lock().as_ref() {
+        (written.log, written.zero_filling) = wal.bytes_written();
+    }
+    let applied = {
+        let catalog = engine.catalog.lock();
+        written.index = catalog.as_ref().map_or(0, catalog::Catalog::bytes_written);
+        view.cold.catalog.meta(crate::tiers::mover::meta::APPLIED_LSN)?.unwrap_or(0)
+    };
+    let counted_bytes = engine.counted_bytes();
+    let budget_bytes = engine.budget_bytes();
+    let tier = |tier, entries, resident, bytes| TierStats { tier, entries, resident, bytes };
+    Ok(Stats {
+        budget_bytes,
+        counted_bytes,
+        utilisation: counted_bytes as f64 / budget_bytes.max(1) as f64,
+        entries,
+        collections: view.collections.len() as u64,
+        log_bytes: engine.log_bytes.load(Ordering::Acquire),
+        archive_segments: view.cold.segments.len() as u64,
+        tiers: [
+            tier(Tier::Hot, hot, hot, view.hot_bytes()),
+            tier(Tier::Warm, 0, 0, 0),
+            tier(Tier::Cold, entries.saturating_sub(hot), 0, archive_bytes),
+        ],
+        disk,
+        written,
+        promises: engine.counters.stats(),
+        last_lsn: view.lsn,
+        applied_lsn: Lsn(applied),
+        warnings: engine.warnings(),
+    })
+}

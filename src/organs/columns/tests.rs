@@ -1,0 +1,177 @@
+//! Tests of the columns: the model, reopening, damage, failures.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::io::memory::MemoryDisk;
+use crate::io::{Disk, OpenMode};
+use crate::organs::columns::row::Row;
+use crate::organs::columns::{Access, Columns, sealed};
+use crate::words::error::ErrorKind;
+use crate::words::id::{EntryId, Timestamp};
+
+fn disk() -> Arc<dyn Disk> {
+    Arc::new(MemoryDisk::new())
+}
+
+fn open(disk: &Arc<dyn Disk>) -> Columns {
+    Columns::open(disk.clone(), false).unwrap()
+}
+
+fn random(state: &mut u64, below: u64) -> u64 {
+    *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+    (*state >> 33) % below
+}
+
+/// `None` once removed: an id is never used again.
+type Model = BTreeMap<u64, Option<Access>>;
+
+fn check(columns: &Columns, model: &Model) {
+    for id in 0..6000 {
+        let wanted = model.get(&id).copied().flatten().unwrap_or_default();
+        assert_eq!(columns.get(EntryId(id)), wanted, "id {id}");
+    }
+}
+
+#[test]
+fn counts_equal_a_map_through_checkpoints_and_reopenings() {
+    let disk = disk();
+    let mut columns = open(&disk);
+    let (mut model, mut saved) = (Model::new(), Model::new());
+    let seed = &mut 7;
+    let (mut snapshots, mut files_max, mut deltas_replaced) = (0, 0, 0);
+    let mut before = Vec::new();
+    for round in 0..150 {
+        for _ in 0..random(seed, 300) {
+            let (id, now) = (random(seed, 6000), round * 1000 + random(seed, 999) as i64);
+            let Some(access) = model.entry(id).or_insert(Some(Access::default())) else { continue };
+            columns.touch(EntryId(id), Timestamp(now));
+            access.count += 1;
+            access.last = access.last.max(Some(Timestamp(now)));
+        }
+        let gone = random(seed, 6000);
+        columns.remove(EntryId(gone));
+        model.insert(gone, None);
+        if random(seed, 4) > 0 {
+            assert!(columns.checkpoint().unwrap() > 0);
+            saved = model.clone();
+            let names = disk.list("columns").unwrap();
+            files_max = files_max.max(names.len());
+            if names.len() == 1 {
+                snapshots += 1;
+            } else if names.len() < before.len() {
+                deltas_replaced += 1;
+            }
+            before = names;
+        }
+        if random(seed, 10) == 0 {
+            check(&columns, &model);
+            columns = open(&disk);
+            model = saved.clone();
+            check(&columns, &model);
+        }
+    }
+    columns.checkpoint().unwrap();
+    check(&columns, &model);
+    assert!(snapshots > 1 && deltas_replaced > 1 && files_max <= 9, "{snapshots} {files_max}");
+    assert!(columns.file_bytes() > 0 && columns.bytes_written() > 0);
+    assert!(columns.resident_bytes() > 0);
+    assert_eq!(columns.checkpoint().unwrap(), 0, "nothing new, nothing written");
+    drop(columns);
+    check(&open(&disk), &model);
+}
+
+#[test]
+fn a_large_snapshot_is_found_in_block_by_block() {
+    let disk = disk();
+    let rows = (0..10_000u64).map(|n| Row {
+        id: EntryId(n * 3),
+        last: Timestamp(n as i64),
+        count: 1 + n as u32,
+        removed: false,
+    });
+    disk.create_dir("columns").unwrap();
+    let file = sealed::write(disk.as_ref(), 5, 0, rows).unwrap();
+    assert_eq!((file.blocks(), file.rows()), (59, 10_000));
+    let columns = open(&disk);
+    assert!(columns.resident_bytes() < 1024);
+    for n in 0..10_000u64 {
+        let wanted = Access { count: 1 + n, last: Some(Timestamp(n as i64)) };
+        assert_eq!(columns.get(EntryId(n * 3)), wanted);
+        assert_eq!(columns.get(EntryId(n * 3 + 1)), Access::default());
+    }
+    assert_eq!(columns.get(EntryId(u64::MAX)), Access::default());
+}
+
+#[test]
+fn left_over_files_of_a_crash_count_for_nothing_and_go() {
+    let disk = disk();
+    let row = |id, count| Row { id: EntryId(id), last: Timestamp(1), count, removed: false };
+    disk.create_dir("columns").unwrap();
+    let write = |number, covers, rows: Vec<Row>| {
+        sealed::write(disk.as_ref(), number, covers, rows.into_iter()).unwrap();
+    };
+    write(1, 0, vec![row(1, 1)]);
+    write(2, 2, vec![row(1, 10)]);
+    write(3, 3, vec![row(1, 100)]);
+    write(4, 3, vec![row(1, 200)]);
+    for name in ["0000000005.col.tmp", "notes.txt", "x.col"] {
+        disk.open(&format!("columns/{name}"), OpenMode::CreateNew).unwrap();
+    }
+    let reader = Columns::open(disk.clone(), true).unwrap();
+    assert_eq!(reader.get(EntryId(1)).count, 211);
+    assert_eq!(reader.checkpoint().unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert_eq!(disk.list("columns").unwrap().len(), 7);
+    let columns = open(&disk);
+    assert_eq!(columns.get(EntryId(1)).count, 211);
+    let kept = ["0000000001.col", "0000000002.col", "0000000004.col", "notes.txt", "x.col"];
+    assert_eq!(disk.list("columns").unwrap(), kept);
+    write(5, 0, vec![row(2, 7)]);
+    let columns = open(&disk);
+    assert_eq!((columns.get(EntryId(1)).count, columns.get(EntryId(2)).count), (0, 7));
+}
+
+/// Every byte of a delta and of a snapshot, one bit flipped: the count is the right one or that
+/// without the damaged piece, and opening never fails.
+#[test]
+fn a_flipped_bit_costs_counts_and_nothing_else() {
+    let disk = disk();
+    disk.create_dir("columns").unwrap();
+    let rows = |count| {
+        (0..180u64).map(move |n| Row { id: EntryId(n), last: Timestamp(5), count, removed: false })
+    };
+    sealed::write(disk.as_ref(), 1, 0, rows(1)).unwrap();
+    sealed::write(disk.as_ref(), 2, 2, rows(10)).unwrap();
+    let mut harmless = 0;
+    for (name, own) in [("columns/0000000001.col", 1), ("columns/0000000002.col", 10)] {
+        let file = disk.open(name, OpenMode::ReadWrite).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        // Every byte of the ends, every seventh of the blocks.
+        let ends = bytes.len() - 80;
+        for at in (0..bytes.len()).filter(|at| at % 7 == 0 || *at >= ends) {
+            file.write_at(&[bytes[at] ^ (1 << (at % 8))], at as u64).unwrap();
+            let columns = Columns::open(disk.clone(), true).unwrap();
+            let counts: Vec<u64> = (0..180).map(|n| columns.get(EntryId(n)).count).collect();
+            assert!(counts.iter().all(|c| *c == 11 || *c == 11 - own), "byte {at}: {counts:?}");
+            harmless += usize::from(counts.iter().all(|c| *c == 11));
+            file.write_at(&bytes[at..=at], at as u64).unwrap();
+        }
+        for cut in [0, 39, 40, 4096, bytes.len() - 1] {
+            file.set_len(cut as u64).unwrap();
+            let columns = Columns::open(disk.clone(), true).unwrap();
+            assert_eq!(columns.get(EntryId(3)).count, 11 - own);
+            file.set_len(0).unwrap();
+            file.write_at(&bytes, 0).unwrap();
+        }
+    }
+    assert_eq!(harmless, 0, "every byte of a file is under a checksum");
+}
+
+#[test]
+fn counts_saturate_and_stay_removed() {
+    let row = |count, removed| Row { id: EntryId(1), last: Timestamp(9), count, removed };
+    assert_eq!(row(u32::MAX, false).then(row(5, false)).count, u32::MAX);
+    assert!(row(0, true).then(row(5, false)).removed);
+    assert!(row(5, false).then(row(0, true)).removed);
+}

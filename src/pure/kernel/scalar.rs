@@ -1,0 +1,154 @@
+//! The specification of the f32 kernels: what every faster version is compared with.
+//!
+//! Sums run in 16 lanes: lane i takes the products at i, i + 16, i + 32, .. in that order, a tail
+//! shorter than 16 goes to the first lanes, and the lanes are folded in halves (16, 8, 4, 2, 1).
+//! The order is part of the result: floating-point addition does not associate, and the same
+//! vectors must score the same on every machine and for every number of threads. No fused
+//! multiply-add for the same reason.
+//!
+//! 16 lanes are four SSE registers, two of AVX, one of AVX-512: the compiler turns the loops into
+//! packed instructions on baseline x86-64 and aarch64, and four independent sums hide the latency
+//! of an addition (4 cycles) behind the two loads a cycle that bound the loop anyway. Paper cost of
+//! one dot product of 384 values with SSE: 192 loads, two a cycle, 96 cycles, about 30 ns.
+//!
+//! The f64 versions are slow and safe: f32 values up to 3.4e38 square to 1.2e77, far inside f64.
+//! They serve vectors so large or small that f32 sums overflow or vanish.
+
+const LANES: usize = 16;
+
+/// Dot product. Slices of different length count up to the shorter one. May overflow to an
+/// infinity, or to NaN where infinities of both signs meet.
+#[must_use]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    fold_pairs(a, b, |x, y| x * y)
+}
+
+/// Squared Euclidean distance; lengths and overflow as in [`dot`].
+#[must_use]
+pub fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+    fold_pairs(a, b, |x, y| {
+        let difference = x - y;
+        difference * difference
+    })
+}
+
+/// Euclidean norm, rounded to f32: 0 exactly for a vector of zeros, never NaN for finite values,
+/// at most `f32::MAX`.
+#[must_use]
+pub fn norm(a: &[f32]) -> f32 {
+    let square = dot(a, a);
+    // Inside this range no product that matters was lost below 1e-38 or beyond 1e38.
+    if (1e-24..=1e30).contains(&square) {
+        return square.sqrt();
+    }
+    saturate(dot_wide(a, a).sqrt())
+}
+
+/// Dot product in f64, in plain order.
+#[must_use]
+pub fn dot_wide(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+}
+
+/// Squared Euclidean distance in f64, in plain order.
+#[must_use]
+pub fn squared_distance_wide(a: &[f32], b: &[f32]) -> f64 {
+    a.iter()
+        .zip(b)
+        .map(|(x, y)| {
+            let difference = f64::from(*x) - f64::from(*y);
+            difference * difference
+        })
+        .sum()
+}
+
+/// The nearest finite f32.
+#[must_use]
+pub fn saturate(value: f64) -> f32 {
+    value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
+}
+
+#[inline(always)]
+fn fold_pairs(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+    let len = a.len().min(b.len());
+    let (a, a_tail) = a.split_at(len).0.as_chunks::<LANES>();
+    let (b, b_tail) = b.split_at(len).0.as_chunks::<LANES>();
+    let mut lanes = [0.0_f32; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for ((lane, x), y) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += term(*x, *y);
+        }
+    }
+    for ((lane, x), y) in lanes.iter_mut().zip(a_tail).zip(b_tail) {
+        *lane += term(*x, *y);
+    }
+    let [l0, l1, l2, l3, l4, l5, l6, l7, h0, h1, h2, h3, h4, h5, h6, h7] = lanes;
+    let eight = [l0 + h0, l1 + h1, l2 + h2, l3 + h3, l4 + h4, l5 + h5, l6 + h6, l7 + h7];
+    let [l0, l1, l2, l3, h0, h1, h2, h3] = eight;
+    let [l0, l1, h0, h1] = [l0 + h0, l1 + h1, l2 + h2, l3 + h3];
+    (l0 + h0) + (l1 + h1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The order of the story above, written down as slowly as possible.
+    fn dot_by_the_book(a: &[f32], b: &[f32]) -> f32 {
+        let mut lanes = vec![0.0_f32; 16];
+        for i in 0..a.len() {
+            lanes[i % 16] += a[i] * b[i];
+        }
+        while lanes.len() > 1 {
+            let half = lanes.len() / 2;
+            lanes = (0..half).map(|i| lanes[i] + lanes[i + half]).collect();
+        }
+        lanes[0]
+    }
+
+    fn pair() -> impl Strategy<Value = (Vec<f32>, Vec<f32>)> {
+        (0..70_usize).prop_flat_map(|len| {
+            let side = prop::collection::vec(-100.0_f32..100.0, len);
+            (side.clone(), side)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn dot_keeps_its_order_to_the_bit((a, b) in pair()) {
+            prop_assert_eq!(dot(&a, &b).to_bits(), dot_by_the_book(&a, &b).to_bits());
+        }
+
+        #[test]
+        fn sums_are_near_the_wide_ones((a, b) in pair()) {
+            // One rounding per term and one per addition on a lane of at most 5 terms plus 4
+            // folds: 10 units in the last place of the sum of absolute terms is generous.
+            let bound = |terms: f64| 10.0 * f64::from(f32::EPSILON) * terms + 1e-30;
+            let size: f64 = a.iter().zip(&b).map(|(x, y)| f64::from((x * y).abs())).sum();
+            prop_assert!((f64::from(dot(&a, &b)) - dot_wide(&a, &b)).abs() <= bound(size));
+            let wide = squared_distance_wide(&a, &b);
+            prop_assert!((f64::from(squared_distance(&a, &b)) - wide).abs() <= bound(wide));
+            let exact = dot_wide(&a, &a).sqrt();
+            prop_assert!((f64::from(norm(&a)) - exact).abs() <= bound(exact));
+        }
+    }
+
+    #[test]
+    fn norm_holds_at_the_ends_of_the_range() {
+        assert_eq!(norm(&[]), 0.0);
+        assert_eq!(norm(&[0.0, -0.0]), 0.0);
+        let tiny = f32::from_bits(1);
+        assert_eq!(norm(&[tiny]), tiny);
+        assert_eq!(norm(&[-3e-20, 4e-20]), 5e-20);
+        assert_eq!(norm(&[3e20, 4e20]), 5e20);
+        assert_eq!(norm(&[f32::MAX; 65_536]), f32::MAX);
+    }
+
+    #[test]
+    fn different_lengths_count_up_to_the_shorter() {
+        let long: Vec<f32> = (0..40).map(|i| i as f32).collect();
+        assert_eq!(dot(&long, &long[..33]), dot(&long[..33], &long[..33]));
+        assert_eq!(squared_distance(&long[..5], &long), 0.0);
+    }
+}

@@ -1,0 +1,145 @@
+//! The probe: asks a copy whether it may be an answer, decoding no more than the question needs.
+//!
+//! Expiry, times and the pin stand in the row; key, namespace, session and attributes are in a
+//! compressed body that is read at most once per probe, and not at all when neither the filter
+//! nor the namespace of the caller looks at them.
+
+use std::cell::OnceCell;
+
+use serde_json::{Map, Value};
+
+use crate::organs::archive::Body;
+use crate::pure::filter::{FieldValue, Fields, Filter, Reserved};
+use crate::tiers::assemble::{self, Access};
+use crate::tiers::{Copy, View};
+use crate::words::error::Result;
+use crate::words::id::{Namespace, Timestamp};
+use crate::words::record::CollectionDef;
+use crate::words::tier::Tier;
+
+/// Where and when a reading verb looks.
+pub struct Scope<'a> {
+    /// The store.
+    pub view: &'a View,
+    /// The collection.
+    pub def: &'a CollectionDef,
+    /// Entries of this namespace and below.
+    pub namespace: &'a Namespace,
+    /// Wall clock, for expiry.
+    pub now: Timestamp,
+    /// Access counts.
+    pub access: Access<'a>,
+}
+
+impl Scope<'_> {
+    /// Whether a copy may be an answer: not expired, under the namespace, and it passes.
+    pub fn admits(&self, copy: &Copy, filter: Option<&Filter>) -> Result<bool> {
+        let mut probe = Probe::new(copy, self.access);
+        if probe.expired(self.now) {
+            return Ok(false);
+        }
+        if !self.namespace.is_root() && !probe.is_under(self.namespace)? {
+            return Ok(false);
+        }
+        filter.map_or(Ok(true), |filter| probe.matches(filter))
+    }
+}
+
+/// A copy that is being asked.
+pub struct Probe<'a> {
+    copy: &'a Copy,
+    access: Access<'a>,
+    body: OnceCell<Body>,
+    attributes: OnceCell<Map<String, Value>>,
+}
+
+impl<'a> Probe<'a> {
+    /// Asks this copy.
+    pub fn new(copy: &'a Copy, access: Access<'a>) -> Probe<'a> {
+        Probe { copy, access, body: OnceCell::new(), attributes: OnceCell::new() }
+    }
+
+    /// Whether its time has passed. Exactly at its time an entry is hidden.
+    pub fn expired(&self, now: Timestamp) -> bool {
+        let expires = match self.copy {
+            Copy::Hot(hot) => hot.record.expires,
+            Copy::Cold(cold) => cold.row.expires,
+        };
+        expires.is_some_and(|expires| expires <= now)
+    }
+
+    fn load_body(&mut self) -> Result<()> {
+        if let (Copy::Cold(cold), None) = (self.copy, self.body.get()) {
+            let _ = self.body.set(cold.body()?);
+        }
+        Ok(())
+    }
+
+    fn is_under(&mut self, parent: &Namespace) -> Result<bool> {
+        self.load_body()?;
+        Ok(match (self.copy, self.body.get()) {
+            (Copy::Hot(hot), _) => hot.record.namespace.is_under(parent),
+            (Copy::Cold(_), body) => body.is_some_and(|body| body.namespace.is_under(parent)),
+        })
+    }
+
+    /// Whether the filter lets it pass.
+    pub fn matches(&mut self, filter: &Filter) -> Result<bool> {
+        let needs = filter.needs();
+        if needs.attributes || needs.key_or_ns_or_session {
+            self.load_body()?;
+        }
+        if needs.attributes {
+            let text = match (self.copy, self.body.get()) {
+                (Copy::Hot(hot), _) => &*hot.record.attributes,
+                (Copy::Cold(_), Some(body)) => &*body.attributes,
+                (Copy::Cold(_), None) => "{}",
+            };
+            let _ = self.attributes.set(assemble::attributes(text)?);
+        }
+        Ok(filter.matches(self))
+    }
+}
+
+impl Fields for Probe<'_> {
+    fn attributes(&self) -> Option<&Map<String, Value>> {
+        self.attributes.get()
+    }
+
+    fn reserved(&self, field: Reserved) -> Option<FieldValue<'_>> {
+        let last_access =
+            |updated| (self.access)(self.copy.id()).map_or(updated, |(_, last)| last);
+        match self.copy {
+            Copy::Hot(hot) => {
+                let record = &hot.record;
+                Some(match field {
+                    Reserved::Key => FieldValue::Bytes(record.key.as_bytes()),
+                    Reserved::Namespace => FieldValue::Bytes(record.namespace.as_str().as_bytes()),
+                    Reserved::Session => FieldValue::Bytes(record.session.as_ref()?.as_bytes()),
+                    Reserved::At => FieldValue::Time(record.at),
+                    Reserved::Created => FieldValue::Time(record.created),
+                    Reserved::Updated => FieldValue::Time(record.updated),
+                    Reserved::LastAccess => FieldValue::Time(last_access(record.updated)),
+                    Reserved::Expires => FieldValue::Time(record.expires?),
+                    Reserved::Tier => FieldValue::Tier(Tier::Hot),
+                    Reserved::Pinned => FieldValue::Flag(record.pinned),
+                })
+            }
+            Copy::Cold(cold) => {
+                let (row, body) = (&cold.row, self.body.get());
+                Some(match field {
+                    Reserved::Key => FieldValue::Bytes(body?.key.as_bytes()),
+                    Reserved::Namespace => FieldValue::Bytes(body?.namespace.as_str().as_bytes()),
+                    Reserved::Session => FieldValue::Bytes(body?.session.as_ref()?.as_bytes()),
+                    Reserved::At => FieldValue::Time(row.at),
+                    Reserved::Created => FieldValue::Time(row.created),
+                    Reserved::Updated => FieldValue::Time(row.updated),
+                    Reserved::LastAccess => FieldValue::Time(last_access(row.updated)),
+                    Reserved::Expires => FieldValue::Time(row.expires?),
+                    Reserved::Tier => FieldValue::Tier(Tier::Cold),
+                    Reserved::Pinned => FieldValue::Flag(row.pinned),
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Verify: are the files whole, and do they agree with each other?
+//!
+//! `Fast` reads headers, footers, lengths and the log; `Deep` also reads every row, frame and
+//! vector of the archive under its CRC, every row of the catalog, and compares: each id the
+//! catalog names stands where it says, in the version it says; each key leads to its id and back;
+//! as many rows live as the catalog names. Problems are collected, not thrown, so one damaged file
+//! does not hide another.
+//!
+//! Never: writes, repairs, or stops at the first problem.
+
+use crate::io::Disk;
+use crate::organs::{archive, wal};
+use crate::tiers::View;
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::id::{EntryId, KeyPath};
+
+/// How far [`crate::Store::verify`] looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Depth {
+    /// Headers, footers, lengths, the log. Cost: independent of the archive's size but for one
+    /// small read a segment.
+    #[default]
+    Fast,
+    /// Everything. Cost: reads every byte once.
+    Deep,
+}
+
+/// What verify found.
+///
+/// ```
+/// # use pmll::{Depth, Store};
+/// # let dir = tempfile::tempdir()?;
+/// let store = Store::open(dir.path().join("memory"))?;
+/// assert!(store.verify(Depth::Deep)?.is_whole());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Live entries seen.
+    pub entries: u64,
+    /// Files read.
+    pub files: u64,
+    /// Bytes of those files.
+    pub bytes: u64,
+    /// What is wrong; empty when nothing is.
+    pub problems: Vec<Problem>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The file it is in.
+    pub file: String,
+    /// What it is.
+    pub message: String,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    fn add(&mut self, file: &str, error: &Error) {
+        self.problems.push(Problem { file: file.to_owned(), message: error.to_string() });
+    }
+}
+
+/// Runs it against a view of the same files.
+pub fn run(
+    disk: &dyn Disk,
+    store_id: [u8; 16],
+    view: &View,
+    depth: Depth,
+) -> Result<VerifyReport> {
+    let mut report = VerifyReport::default();
+    for id in view.collections.keys() {
+        report.entries += view.entries(*id)?;
+    }
+    check_log(disk, store_id, view, &mut report);
+    for (number, cold) in &view.cold.segments {
+        let file = archive::file_name(*number);
+        report.files += 1;
+        report.bytes += cold.segment.bytes();
+        // Through a new handle: what is on disk under that name now, not what was opened.
+        match archive::Segment::open(disk, *number, store_id) {
+            Ok(segment) if segment.crc() != cold.segment.crc() => {
+                report.add(&file, &Error::corrupt("the file was exchanged for another"));
+            }
+            Ok(segment) if depth == Depth::Deep => {
+                for error in segment.verify() {
+                    report.add(&file, &error);
+                }
+            }
+            Ok(_) => {}
+            Err(error) => report.add(&file, &error),
+        }
+    }
+    if depth == Depth::Deep {
+        report.files += 1;
+        check_catalog(view, &mut report);
+    }
+    Ok(report)
+}
+
+fn check_log(disk: &dyn Disk, store_id: [u8; 16], view: &View, report: &mut VerifyReport) {
+    let applied = view.cold.catalog.meta(crate::tiers::mover::meta::APPLIED_LSN);
+    let scanned = applied.and_then(|applied| {
+        let applied = crate::words::id::Lsn(applied.unwrap_or(0));
+        wal::replay(disk, store_id, applied, &mut |_| Ok(()))
+    });
+    match scanned {
+        Ok(scan) => {
+            report.files += scan.segments;
+            report.bytes += scan.bytes;
+            if scan.last_lsn < view.lsn {
+                let message = format!(
+                    "the log ends at LSN {}, the store is at {}",
+                    scan.last_lsn, view.lsn
+                );
+                report.add("wal", &Error::corrupt(message));
+            }
+        }
+        Err(error) => report.add("wal", &error),
+    }
+}
+
+fn check_catalog(view: &View, report: &mut VerifyReport) {
+    const FILE: &str = "index.redb";
+    let mut named = 0;
+    match view.cold.catalog.ids(EntryId(0)) {
+        Ok(ids) => {
+            for item in ids {
+                let checked = item.and_then(|(id, located)| {
+                    if located.place.is_none() {
+                        return Ok(());
+                    }
+                    named += 1;
+                    check_id(view, id)
+                });
+                if let Err(error) = checked {
+                    report.add(FILE, &error);
+                    if error.kind() != ErrorKind::Corrupt {
+                        return;
+                    }
+                }
+            }
+        }
+        Err(error) => return report.add(FILE, &error),
+    }
+    let live: u64 = view.cold.segments.values().map(|s| s.live_rows()).sum();
+    if live != named {
+        let message = format!("the archive has {live} live rows, the index names {named}");
+        report.add(FILE, &Error::corrupt(message));
+    }
+    match view.cold.catalog.key_count() {
+        Ok(keys) if keys != named => {
+            let message = format!("the index has {keys} keys for {named} entries");
+            report.add(FILE, &Error::corrupt(message));
+        }
+        Ok(_) => {}
+        Err(error) => report.add(FILE, &error),
+    }
+}
+
+/// The row of an id says the same id and version, lives, and its key leads back to it.
+fn check_id(view: &View, id: EntryId) -> Result<()> {
+    let Some(row) = view.cold.row(id)? else { return Ok(()) };
+    let dead = row.segment.dead.get(usize::from(row.place.group));
+    if dead.is_some_and(|dead| dead.contains(row.place.row)) {
+        return Err(Error::corrupt(format!("entry {id} stands in a row that is marked dead")));
+    }
+    let group = row.segment.segment.footer().groups.get(usize::from(row.place.group));
+    let Some(collection) = group.map(|g| g.collection) else {
+        return Err(Error::corrupt(format!("entry {id} stands in a group that is not there")));
+    };
+    let body = row.body()?;
+    let path = KeyPath { collection, namespace: body.namespace, key: body.key };
+    if view.cold.find(&path)? != Some(id) {
+        return Err(Error::corrupt(format!(
+            "the key {} of entry {id} does not lead to it",
+            path.key
+        )));
+    }
+    Ok(())
+}
