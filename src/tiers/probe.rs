@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 
 use serde_json::{Map, Value};
 
-use crate::organs::archive::Body;
+use crate::bytes::codec::body::Body;
 use crate::pure::filter::{FieldValue, Fields, Filter, Reserved};
 use crate::tiers::assemble::{self, Accesses};
 use crate::tiers::{Copy, View};

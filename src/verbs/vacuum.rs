@@ -170,6 +170,7 @@ pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Re
     let supersedes: Vec<(u64, u32)> =
         victims.iter().map(|v| (v.segment.number(), v.segment.crc())).collect();
     let number = cold.catalog.meta(meta::NEXT_SEGMENT)?.unwrap_or(1);
+    mover::discard_unlisted(ground.disk, cold, number)?;
     let applied = Lsn(cold.catalog.meta(meta::APPLIED_LSN)?.unwrap_or(0));
     let sealed = archive::write_segment(
         ground.disk,
