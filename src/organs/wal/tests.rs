@@ -26,7 +26,7 @@ fn op(lsn: u64, attempt: u64) -> (Op, Arc<[u8]>) {
     let key = Key::new(format!("k{}", lsn % 10)).unwrap();
     let (collection, id, version) = (CollectionId(1), EntryId(lsn), Lsn(lsn));
     let namespace = Namespace::root();
-    if lsn % 7 == 0 {
+    if lsn.is_multiple_of(7) {
         let removal = if attempt == 0 { Removal::Deleted } else { Removal::Expired };
         let tombstone = Tombstone { collection, id, version, namespace, key, removal };
         return (Op::Delete(tombstone), Arc::from([]));
