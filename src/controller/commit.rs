@@ -21,8 +21,8 @@ use crate::bytes::promise::{self, Promise, Ticket};
 use crate::controller::engine::Engine;
 use crate::controller::stage::{Logged, Step, stage};
 use crate::tiers::View;
-use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::entry::Receipt;
+use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::limits;
 use crate::words::options::Durability;
 use crate::words::record::{Op, Payload, PayloadPlace};
@@ -178,6 +178,7 @@ impl Engine {
                 }
             }
         }
+        let mut gone = Vec::new();
         let outcome = self.poison.check().and_then(|()| {
             let written = if ops.is_empty() { Ok(Vec::new()) } else { log.append(&ops) };
             let offsets = written.inspect_err(|e| {
@@ -193,18 +194,22 @@ impl Engine {
         match outcome {
             Ok(offsets) => {
                 if !ops.is_empty() {
-                    let (segment, file) = log.segment_file();
+                    let home = log.segment_file();
                     for ((op, payload), offset) in ops.into_iter().zip(offsets) {
-                        if payload.len() > limits::PAYLOAD_RESIDENT_BYTES_MAX
-                            && let Op::Put(record) = op
-                        {
-                            let place = PayloadPlace {
-                                segment,
-                                offset,
-                                len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
-                                crc: crc32fast::hash(&payload),
-                            };
-                            view.active.relocate(record, Payload::InLog(place), &file);
+                        match (op, &home) {
+                            (Op::Delete(tombstone), _) => gone.push(tombstone.id),
+                            (Op::Put(record), Some((segment, file)))
+                                if payload.len() > limits::PAYLOAD_RESIDENT_BYTES_MAX =>
+                            {
+                                let place = PayloadPlace {
+                                    segment: *segment,
+                                    offset,
+                                    len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                                    crc: crc32fast::hash(&payload),
+                                };
+                                view.active.relocate(record, Payload::InLog(place), file);
+                            }
+                            _ => {}
                         }
                     }
                     self.publish(|current| {
@@ -218,6 +223,9 @@ impl Engine {
                 }
                 self.log_bytes.store(log.unapplied_bytes(), Ordering::Release);
                 drop(wal);
+                for id in gone {
+                    self.columns.remove(id);
+                }
                 for (ticket, receipts) in accepted {
                     ticket.resolve(Ok(receipts));
                 }

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
@@ -16,6 +17,7 @@ use crate::bytes::promise::Counters;
 use crate::controller::background::{Background, Signal, Wake};
 use crate::controller::commit::Queue;
 use crate::controller::poison::Poison;
+use crate::io::file::{memory_bytes, random_bytes};
 use crate::io::{Disk, File};
 use crate::organs::catalog::Catalog;
 use crate::organs::columns::Columns;
@@ -83,7 +85,7 @@ impl Engine {
         // The log is replayed under the budget the caller gave, or the smallest: what a larger
         // budget allows is known only after its setting was read.
         let assumed = options.budget_bytes.unwrap_or(limits::BUDGET_BYTES_MIN * 8);
-        let Recovered { view, catalog, scan, warnings, suspect } = recovery::recover(
+        let Recovered { view, catalog, scan, warnings } = recovery::recover(
             &disk,
             store_id,
             options.read_only,
@@ -97,8 +99,14 @@ impl Engine {
         let wal = if options.read_only {
             None
         } else {
-            let segment_bytes = (budget / 32).clamp(64 << 10, 4 << 20);
-            Some(Wal::open(Arc::clone(&disk), store_id, scan, WalOptions { segment_bytes })?)
+            let [a, b, c, d, e, f, g, h, ..] =
+                random_bytes().map_err(|e| Error::io("get random bytes", e))?;
+            let options = WalOptions {
+                segment_bytes: (budget / 32).clamp(64 << 10, 4 << 20),
+                zero_bytes: (budget / 32).clamp(64 << 10, 1 << 20),
+                salt: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            };
+            Some(Wal::open(Arc::clone(&disk), store_id, scan, options)?)
         };
         let engine = Arc::new(Engine {
             disk,
@@ -127,18 +135,6 @@ impl Engine {
             lock: Mutex::new(lock),
             options,
         });
-        if suspect {
-            // What the last owner wrote without a clean close may stand only in the page cache
-            // (its sync may have failed). Archive it into new, synced files before anybody is
-            // told it is there. A full disk does not keep the store from being read.
-            match engine.checkpoint() {
-                Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::Full => {
-                    engine.warn(format!("the log of the last owner is not archived yet: {e}"));
-                }
-                Err(e) => return Err(e),
-            }
-        }
         if engine.options.background && !engine.options.read_only {
             engine
                 .background
@@ -187,6 +183,11 @@ impl Engine {
         self.budget_bytes.store(bytes, Ordering::Release);
         self.checkpoint_if_due();
         Ok(())
+    }
+
+    /// Bytes of redb's page cache.
+    pub fn catalog_cache_bytes(&self) -> usize {
+        catalog_cache_bytes(self.budget_bytes())
     }
 
     /// Most bytes of records that are not archived: a quarter of the budget.
@@ -246,6 +247,7 @@ impl Engine {
         self.closed.store(true, Ordering::Release);
         self.room.notify();
         let _maintenance = self.maintenance.lock();
+        self.wait_for_readers();
         let mut outcome = Ok(());
         if let Some(mut wal) = self.wal.lock().take() {
             if self.poison.is_set() {
@@ -264,6 +266,25 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Waits, a bounded time, until the calls that were reading when the store closed are done:
+    /// the catalog answers nobody once it is closed.
+    fn wait_for_readers(&self) {
+        // A fresh view, so that every reader holds an older one and can be counted.
+        self.publish(View::clone);
+        for _ in 0..READER_WAIT_MS_MAX {
+            if Arc::strong_count(&self.view.load().alive) <= 1 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.warn("calls were still reading when the store closed; they get Closed".to_owned());
+    }
+}
+
+/// How long a close waits for calls that are still reading.
+const READER_WAIT_MS_MAX: u32 = 10_000;
+
 fn check_budget(bytes: u64) -> Result<()> {
     if bytes < limits::BUDGET_BYTES_MIN {
         return Err(Error::invalid(format!(
@@ -281,6 +302,6 @@ fn catalog_cache_bytes(budget: u64) -> usize {
 
 /// min(64 MiB, 1/16 of the memory this process may use).
 fn default_budget_bytes() -> u64 {
-    let memory = crate::io::file::memory_bytes().unwrap_or(1 << 30);
+    let memory = memory_bytes().unwrap_or(1 << 30);
     (memory / 16).clamp(limits::BUDGET_BYTES_MIN, 64 << 20)
 }

@@ -13,7 +13,9 @@ use std::sync::atomic::Ordering;
 use crate::controller::commit::Request;
 use crate::controller::engine::Engine;
 use crate::controller::stage::Step;
+use crate::organs::catalog::Catalog;
 use crate::tiers::View;
+use crate::tiers::cold::Cold;
 use crate::tiers::hot::MemTable;
 use crate::tiers::mover::{self, Ground, Moved};
 use crate::verbs::vacuum::{self, VacuumReport};
@@ -107,7 +109,8 @@ impl Engine {
     }
 
     fn archive(&self, view: &View) -> Result<Moved> {
-        let (cold, moved) = self.with_ground(|ground| mover::archive(ground, view, self.uptime_ms()))?;
+        let (cold, moved) =
+            self.with_ground(|ground| mover::archive(ground, view, self.uptime_ms()))?;
         let cold = Arc::new(cold);
         self.publish(|view| View { frozen: None, cold: Arc::clone(&cold), ..view.clone() });
         self.written.archive.fetch_add(moved.bytes, Ordering::AcqRel);
@@ -126,11 +129,36 @@ impl Engine {
 
     /// Runs something that needs the catalog; the caller holds `maintenance`.
     fn with_ground<T>(&self, run: impl FnOnce(&Ground<'_>) -> Result<T>) -> Result<T> {
+        let outcome = self.on_ground(run);
+        if outcome.is_err() {
+            self.revive_catalog()?;
+        }
+        outcome
+    }
+
+    fn on_ground<T>(&self, run: impl FnOnce(&Ground<'_>) -> Result<T>) -> Result<T> {
         let catalog = self.catalog.lock();
-        let catalog = catalog
-            .as_ref()
-            .ok_or_else(|| Error::new(ErrorKind::Closed, "the store is closed"))?;
+        let catalog =
+            catalog.as_ref().ok_or_else(|| Error::new(ErrorKind::Closed, "the store is closed"))?;
         run(&Ground { disk: &*self.disk, store_id: self.store_id, catalog })
+    }
+
+    /// redb answers nothing any more after a failed write. Opening the catalog again, as of its
+    /// last commit, brings reads back and lets the next checkpoint try.
+    fn revive_catalog(&self) -> Result<()> {
+        let mut slot = self.catalog.lock();
+        if slot.as_ref().is_none_or(|catalog| catalog.failure().is_none()) {
+            return Ok(());
+        }
+        // The old one first: two owners of one file would not know of each other's pages.
+        drop(slot.take());
+        let catalog = Catalog::open(&self.disk, self.catalog_cache_bytes())?;
+        let snapshot = catalog.snapshot()?;
+        *slot = Some(catalog);
+        let segments = self.view.load().cold.segments.clone();
+        let cold = Arc::new(Cold { catalog: snapshot, segments });
+        self.publish(|view| View { cold: Arc::clone(&cold), ..view.clone() });
+        Ok(())
     }
 
     /// Gives dead bytes back to the disk, in steps of bounded size.

@@ -183,10 +183,7 @@ fn put(
             if found != asked {
                 return Err(Error::new(
                     ErrorKind::Exists,
-                    format!(
-                        "key {} has version {found}, not {asked}; read it again",
-                        path.key
-                    ),
+                    format!("key {} has version {found}, not {asked}; read it again", path.key),
                 ));
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::bytes::promise::Promise;
 use crate::face::batch::Batch;
 use crate::face::store::Store;
+use crate::organs::columns::Access;
 use crate::pure::filter::Filter;
 use crate::tiers::assemble::{self, Want};
 use crate::tiers::probe::{Probe, Scope};
@@ -103,7 +104,7 @@ impl Collection {
         self.store.engine().clock.now()
     }
 
-    fn access(&self, id: EntryId) -> Option<(u64, Timestamp)> {
+    fn access(&self, id: EntryId) -> Access {
         self.store.engine().columns.get(id)
     }
 
@@ -184,7 +185,7 @@ impl Collection {
         self.def(view)?;
         let now = self.now();
         let copy = view.get(&self.path(key)?)?;
-        Ok(copy.filter(|copy| !Probe::new(copy, &|_| None).expired(now)))
+        Ok(copy.filter(|copy| !Probe::new(copy, &|_| Access::default()).expired(now)))
     }
 
     fn read(&self, view: &View, key: &[u8], want: Want, counts: bool) -> Result<Option<Entry>> {
@@ -238,7 +239,7 @@ impl Collection {
         &'a self,
         view: &'a View,
         def: &'a CollectionDef,
-        access: assemble::Access<'a>,
+        access: assemble::Accesses<'a>,
     ) -> Scope<'a> {
         Scope { view, def, namespace: &self.namespace, now: self.now(), access }
     }

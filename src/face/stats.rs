@@ -108,11 +108,7 @@ pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
     let hot: u64 = view.collections.keys().map(|id| view.hot(*id).count() as u64).sum();
     let archive_bytes = view.cold.segments.values().map(|s| s.segment.bytes()).sum();
     let size = |name: &str| -> u64 {
-        engine
-            .disk
-            .open(name, crate::io::OpenMode::Read)
-            .and_then(|file| file.len())
-            .unwrap_or(0)
+        engine.disk.open(name, crate::io::OpenMode::Read).and_then(|file| file.len()).unwrap_or(0)
     };
     let folder = |folder: &str| -> u64 {
         let names = engine.disk.list(folder).unwrap_or_default();

@@ -105,7 +105,9 @@ impl Store {
         let known = {
             let view = self.engine().view.load();
             let def = view.names.get(name).and_then(|id| view.collections.get(id)).cloned();
-            def.map(|def| crate::controller::stage::agree(&def, &spec).map(|agreed| agreed == def.spec))
+            def.map(|def| {
+                crate::controller::stage::agree(&def, &spec).map(|agreed| agreed == def.spec)
+            })
         };
         if !known.transpose()?.unwrap_or(false) {
             self.run(vec![Step::Define { name: name.to_owned(), spec }])?;

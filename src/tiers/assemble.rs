@@ -5,10 +5,11 @@
 
 use serde_json::{Map, Value};
 
+use crate::organs::columns::Access;
 use crate::tiers::Copy;
 use crate::words::entry::Entry;
 use crate::words::error::{Error, Result};
-use crate::words::id::{EntryId, Timestamp};
+use crate::words::id::EntryId;
 use crate::words::record::CollectionDef;
 use crate::words::tier::Tier;
 
@@ -21,11 +22,11 @@ pub struct Want {
     pub payload: bool,
 }
 
-/// Access count and last access of an entry; `None` when it was never counted.
-pub type Access<'a> = &'a dyn Fn(EntryId) -> Option<(u64, Timestamp)>;
+/// Looks the accesses of an entry up.
+pub type Accesses<'a> = &'a dyn Fn(EntryId) -> Access;
 
 /// Builds the entry.
-pub fn entry(copy: &Copy, def: &CollectionDef, access: Access<'_>, want: Want) -> Result<Entry> {
+pub fn entry(copy: &Copy, def: &CollectionDef, access: Accesses<'_>, want: Want) -> Result<Entry> {
     let mut entry = match copy {
         Copy::Hot(hot) => {
             let record = &hot.record;
@@ -76,10 +77,9 @@ pub fn entry(copy: &Copy, def: &CollectionDef, access: Access<'_>, want: Want) -
             }
         }
     };
-    if let Some((count, last)) = access(entry.id) {
-        entry.access_count = count;
-        entry.last_access = last;
-    }
+    let Access { count, last } = access(entry.id);
+    entry.access_count = count;
+    entry.last_access = last.unwrap_or(entry.updated);
     Ok(entry)
 }
 

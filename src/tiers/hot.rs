@@ -110,8 +110,7 @@ impl MemTable {
                 }
             }
             Op::Delete(tombstone) => {
-                let path =
-                    path_of(&tombstone.collection, &tombstone.namespace, &tombstone.key);
+                let path = path_of(&tombstone.collection, &tombstone.namespace, &tombstone.key);
                 self.keys.insert(path, None);
                 self.bytes += SLOT_BYTES;
                 let id = tombstone.id;

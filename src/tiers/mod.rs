@@ -50,6 +50,8 @@ pub struct View {
     pub next_id: EntryId,
     /// The number the next new collection takes.
     pub next_collection: CollectionId,
+    /// Shared by all views of one store: its count says how many are still being read.
+    pub alive: Arc<()>,
 }
 
 /// The hottest copy of an entry.

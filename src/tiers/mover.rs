@@ -150,7 +150,10 @@ impl PayloadReader for HotPayloads<'_> {
     fn read(&self, record: &Record, offset: u64, buf: &mut [u8]) -> Result<()> {
         match self.0.slot(record.id) {
             Some(Slot::Live(hot)) => hot.read_payload(offset, buf),
-            _ => Err(Error::internal(format!("entry {} left its table while it was archived", record.id))),
+            _ => Err(Error::internal(format!(
+                "entry {} left its table while it was archived",
+                record.id
+            ))),
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::organs::archive::Body;
 use crate::pure::filter::{FieldValue, Fields, Filter, Reserved};
-use crate::tiers::assemble::{self, Access};
+use crate::tiers::assemble::{self, Accesses};
 use crate::tiers::{Copy, View};
 use crate::words::error::Result;
 use crate::words::id::{Namespace, Timestamp};
@@ -28,7 +28,7 @@ pub struct Scope<'a> {
     /// Wall clock, for expiry.
     pub now: Timestamp,
     /// Access counts.
-    pub access: Access<'a>,
+    pub access: Accesses<'a>,
 }
 
 impl Scope<'_> {
@@ -48,14 +48,14 @@ impl Scope<'_> {
 /// A copy that is being asked.
 pub struct Probe<'a> {
     copy: &'a Copy,
-    access: Access<'a>,
+    access: Accesses<'a>,
     body: OnceCell<Body>,
     attributes: OnceCell<Map<String, Value>>,
 }
 
 impl<'a> Probe<'a> {
     /// Asks this copy.
-    pub fn new(copy: &'a Copy, access: Access<'a>) -> Probe<'a> {
+    pub fn new(copy: &'a Copy, access: Accesses<'a>) -> Probe<'a> {
         Probe { copy, access, body: OnceCell::new(), attributes: OnceCell::new() }
     }
 
@@ -107,8 +107,7 @@ impl Fields for Probe<'_> {
     }
 
     fn reserved(&self, field: Reserved) -> Option<FieldValue<'_>> {
-        let last_access =
-            |updated| (self.access)(self.copy.id()).map_or(updated, |(_, last)| last);
+        let last_access = |updated| (self.access)(self.copy.id()).last.unwrap_or(updated);
         match self.copy {
             Copy::Hot(hot) => {
                 let record = &hot.record;

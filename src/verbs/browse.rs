@@ -14,11 +14,11 @@ use std::ops::Bound;
 
 use crate::organs::catalog::KeyRange;
 use crate::pure::filter::Filter;
+use crate::tiers::Copy;
 use crate::tiers::assemble::{self, Want};
 use crate::tiers::cold::ColdRow;
 use crate::tiers::hot::MemTable;
 use crate::tiers::probe::Scope;
-use crate::tiers::Copy;
 use crate::words::entry::Entry;
 use crate::words::error::{Error, Result};
 use crate::words::id::{EntryId, Key, KeyPath, Namespace};
@@ -160,55 +160,86 @@ pub fn scan(scope: &Scope<'_>, scan: &Scan) -> Result<ScanPage> {
     let after = scan.cursor.as_deref().map(|c| decode_cursor(scope, c)).transpose()?;
     let mut page = ScanPage::default();
     let mut bytes = 0;
-    for item in paths(scope, scan.reverse, after.as_ref())? {
-        let (path, id) = item?;
-        if !scan.takes(&path.key) || !path.namespace.is_under(scope.namespace) {
-            continue;
+    // In the order of bytes the keys of a namespace itself stand before those of the ones below.
+    let mut stretches = [Stretch::Here, Stretch::Below];
+    if scan.reverse {
+        stretches.reverse();
+    }
+    for stretch in stretches {
+        for item in paths(scope, scan, stretch, after.as_ref())? {
+            let (path, id) = item?;
+            if !scan.takes(&path.key) {
+                continue;
+            }
+            let Some(copy) = scope.view.copy(id)? else {
+                return Err(Error::corrupt(format!(
+                    "index.redb: key {} names entry {id}, which is nowhere; delete index.redb to \
+                     have it rebuilt",
+                    path.key
+                )));
+            };
+            if !scope.admits(&copy, scan.filter.as_ref())? {
+                continue;
+            }
+            if page.entries.len() >= scan.limit || bytes >= PAGE_BYTES_MAX {
+                // One more matches: the cursor is the last one that was given out.
+                page.cursor = page.entries.last().map(encode_cursor);
+                return Ok(page);
+            }
+            let entry = assemble::entry(&copy, scope.def, scope.access, scan.want)?;
+            bytes += entry.payload.len() + entry.vector.as_ref().map_or(0, |v| v.len() * 4) + 256;
+            page.entries.push(entry);
         }
-        let Some(copy) = scope.view.copy(id)? else {
-            return Err(Error::corrupt(format!(
-                "index.redb: key {} names entry {id}, which is nowhere; delete index.redb to \
-                 have it rebuilt",
-                path.key
-            )));
-        };
-        if !scope.admits(&copy, scan.filter.as_ref())? {
-            continue;
-        }
-        if page.entries.len() >= scan.limit || (bytes >= PAGE_BYTES_MAX && bytes > 0) {
-            // One more matches: the cursor is the last one that was given out.
-            page.cursor = page.entries.last().map(encode_cursor);
-            break;
-        }
-        let entry = assemble::entry(&copy, scope.def, scope.access, scan.want)?;
-        bytes += entry.payload.len() + entry.vector.as_ref().map_or(0, |v| v.len() * 4) + 256;
-        page.entries.push(entry);
     }
     Ok(page)
 }
 
-type Item = Result<(KeyPath, Option<EntryId>)>;
+/// The two parts a namespace's paths fall into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stretch {
+    /// The namespace itself: here a prefix or an end of the keys bounds what is read.
+    Here,
+    /// The namespaces below it.
+    Below,
+}
 
-/// The live paths of a collection in order, from all sources, after a given one.
+type Item = Result<(KeyPath, Option<EntryId>)>;
+type Source<'a> = Peekable<Box<dyn Iterator<Item = Item> + 'a>>;
+
+/// The live paths of one stretch in order, from all sources, after a given one.
 fn paths<'a>(
     scope: &'a Scope<'_>,
-    reverse: bool,
+    scan: &Scan,
+    stretch: Stretch,
     after: Option<&KeyPath>,
 ) -> Result<impl Iterator<Item = Result<(KeyPath, EntryId)>> + 'a> {
-    let collection = scope.def.id;
-    let range = match after {
-        None => KeyRange::all(),
-        Some(last) if reverse => KeyRange::all().before(&last.namespace, last.key.as_bytes()),
-        Some(last) => KeyRange::all().after(&last.namespace, last.key.as_bytes()),
+    let (collection, namespace, reverse) = (scope.def.id, scope.namespace, scan.reverse);
+    let mut range = match stretch {
+        Stretch::Below => KeyRange::below(namespace),
+        Stretch::Here => {
+            let prefix = scan.prefix.as_deref().unwrap_or_default();
+            let mut range = KeyRange::with_prefix(namespace, prefix);
+            if let Some(from) = &scan.from {
+                range = range.starting(namespace, from);
+            }
+            if let Some(until) = &scan.until {
+                range = range.before(namespace, until);
+            }
+            range
+        }
     };
+    if let Some(last) = after {
+        let (namespace, key) = (&last.namespace, last.key.as_bytes());
+        range = if reverse { range.before(namespace, key) } else { range.after(namespace, key) };
+    }
     let cold = scope.view.cold.catalog.keys(collection, &range, reverse)?.map(move |item| {
         let (namespace, key, id) = item?;
         Ok((KeyPath { collection, namespace, key }, Some(id)))
     });
-    let mut sources: Vec<Peekable<Box<dyn Iterator<Item = Item> + 'a>>> = Vec::new();
-    sources.push(table(&scope.view.active, scope, reverse, after).peekable());
-    if let Some(frozen) = scope.view.frozen.as_deref() {
-        sources.push(table(frozen, scope, reverse, after).peekable());
+    let mut sources: Vec<Source<'a>> = Vec::new();
+    let tables = std::iter::once(&scope.view.active).chain(scope.view.frozen.as_deref());
+    for memory in tables {
+        sources.push(table(memory, scope, stretch, reverse, after).peekable());
     }
     let cold: Box<dyn Iterator<Item = Item> + 'a> = Box::new(cold);
     sources.push(cold.peekable());
@@ -223,18 +254,16 @@ fn paths<'a>(
     }))
 }
 
+/// The paths of one stretch in a table in RAM.
 fn table<'a>(
     table: &'a MemTable,
-    scope: &Scope<'_>,
+    scope: &'a Scope<'_>,
+    stretch: Stretch,
     reverse: bool,
     after: Option<&KeyPath>,
 ) -> Box<dyn Iterator<Item = Item> + 'a> {
-    let collection = scope.def.id;
-    let first = KeyPath {
-        collection,
-        namespace: Namespace::root(),
-        key: Key::least(),
-    };
+    let (collection, root) = (scope.def.id, scope.namespace);
+    let first = KeyPath { collection, namespace: Namespace::root(), key: Key::least() };
     let low = match after {
         Some(last) if !reverse => Bound::Excluded(last.clone()),
         _ => Bound::Included(first),
@@ -243,20 +272,23 @@ fn table<'a>(
         Some(last) if reverse => Bound::Excluded(last.clone()),
         _ => Bound::Unbounded,
     };
-    let owned = |(path, id): (&KeyPath, &Option<EntryId>)| Ok((path.clone(), *id));
+    let inside = move |path: &KeyPath| match stretch {
+        Stretch::Here => path.namespace == *root,
+        Stretch::Below => path.namespace != *root && path.namespace.is_under(root),
+    };
     let range = table.paths((low, high));
+    let owned = |(path, id): (&KeyPath, &Option<EntryId>)| Ok((path.clone(), *id));
     if reverse {
-        Box::new(range.rev().skip_while(move |(p, _)| p.collection > collection).map(owned))
+        let mine = range.rev().skip_while(move |(p, _)| p.collection > collection);
+        Box::new(mine.filter(move |(p, _)| inside(p)).map(owned))
     } else {
-        Box::new(range.take_while(move |(p, _)| p.collection == collection).map(owned))
+        let mine = range.take_while(move |(p, _)| p.collection == collection);
+        Box::new(mine.filter(move |(p, _)| inside(p)).map(owned))
     }
 }
 
 /// The least head of all sources; equal heads of later sources are older and fall away.
-fn merge_step<'a>(
-    sources: &mut [Peekable<Box<dyn Iterator<Item = Item> + 'a>>],
-    reverse: bool,
-) -> Option<Item> {
+fn merge_step(sources: &mut [Source<'_>], reverse: bool) -> Option<Item> {
     let mut best: Option<(usize, KeyPath)> = None;
     for (index, source) in sources.iter_mut().enumerate() {
         match source.peek() {

@@ -136,13 +136,9 @@ fn create(disk: &dyn Disk) -> Result<[u8; 16]> {
         disk.create_dir(folder).map_err(|e| Error::io(format!("create {folder}"), e))?;
     }
     disk.sync_dir("").map_err(|e| Error::io("sync the store's directory", e))?;
-    let id = crate::io::random_bytes().map_err(|e| Error::io("get random bytes", e))?;
-    let mut file = StoreFile {
-        format: FORMAT.to_owned(),
-        id: hex(&id),
-        required: Vec::new(),
-        crc: 0,
-    };
+    let id = crate::io::file::random_bytes().map_err(|e| Error::io("get random bytes", e))?;
+    let mut file =
+        StoreFile { format: FORMAT.to_owned(), id: hex(&id), required: Vec::new(), crc: 0 };
     file.crc = file.checksum();
     let text = toml::to_string(&file)
         .map_err(|e| Error::internal(format!("store.toml does not encode: {e}")))?;

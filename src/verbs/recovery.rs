@@ -41,8 +41,6 @@ pub struct Recovered {
     pub scan: Scan,
     /// What the user should know.
     pub warnings: Vec<String>,
-    /// Whether the log holds records whose sync nobody saw succeed: archive them before use.
-    pub suspect: bool,
 }
 
 /// Rows read at once while a segment is applied: 128 bytes each.
@@ -58,7 +56,7 @@ pub fn recover(
 ) -> Result<Recovered> {
     let mut warnings = Vec::new();
     if !read_only {
-        archive::remove_stray(&**disk)?;
+        archive::remove_strays(&**disk)?;
     }
     let (segments, superseded) = read_segments(&**disk, store_id)?;
     let on_disk = segments.union(&superseded).copied().collect();
@@ -112,7 +110,6 @@ pub fn recover(
         for number in &superseded {
             archive::remove(&**disk, *number)?;
         }
-        archive::sync_folder(&**disk)?;
     }
     let mut view = view_of(cold)?;
     let ground = Ground { disk: &**disk, store_id, catalog: &catalog };
@@ -123,9 +120,10 @@ pub fn recover(
             Op::Put(record) => match &record.payload {
                 Payload::InLog(place) => {
                     let name = wal::file_name(place.segment);
-                    Some(disk.open(&name, OpenMode::Read).map_err(|e| {
-                        Error::io(format!("open {name}"), e)
-                    })?)
+                    Some(
+                        disk.open(&name, OpenMode::Read)
+                            .map_err(|e| Error::io(format!("open {name}"), e))?,
+                    )
                 }
                 _ => None,
             },
@@ -150,8 +148,8 @@ pub fn recover(
             if torn.ambiguous { " and kept aside" } else { "" }
         ));
     }
-    let suspect = !read_only && !scan.clean && !view.active.is_empty();
-    Ok(Recovered { view, catalog, scan, warnings, suspect })
+    warnings.extend(scan.notes.iter().cloned());
+    Ok(Recovered { view, catalog, scan, warnings })
 }
 
 /// Numbers of the sealed segments that count, and of those that are superseded.
@@ -211,12 +209,7 @@ fn list(
 
 /// Applies a sealed segment to the catalog by LSN. In a rebuild an id the catalog does not know is
 /// new; otherwise a row of a vacuumed segment whose id is unknown was deleted since.
-fn apply_segment(
-    catalog: &Catalog,
-    cold: Cold,
-    segment: Segment,
-    rebuild: bool,
-) -> Result<Cold> {
+fn apply_segment(catalog: &Catalog, cold: Cold, segment: Segment, rebuild: bool) -> Result<Cold> {
     let number = segment.number();
     let footer = segment.footer().clone();
     let merged = !footer.supersedes.is_empty();
@@ -282,7 +275,7 @@ fn apply_segment(
         let known = flip.update.get_meta(name)?.unwrap_or(0);
         flip.update.put_meta(name, known.max(value))
     };
-    raise(&mut flip, meta::APPLIED_LSN, footer.last_lsn.0)?;
+    raise(&mut flip, meta::APPLIED_LSN, footer.covers.map_or(0, |(_, last)| last.0))?;
     raise(&mut flip, meta::NEXT_ID, footer.next_id)?;
     raise(&mut flip, meta::NEXT_COLLECTION, u64::from(footer.next_collection))?;
     raise(&mut flip, meta::NEXT_SEGMENT, number.saturating_add(1))?;
@@ -337,7 +330,7 @@ fn drop_dead_ids(catalog: &Catalog, cold: Cold) -> Result<Cold> {
             dead.push(id);
         }
     }
-    let mut flip = Flip::begin(catalog, &cold)?;
+    let flip = Flip::begin(catalog, &cold)?;
     for id in dead {
         flip.update.del_id(id)?;
     }
@@ -346,6 +339,7 @@ fn drop_dead_ids(catalog: &Catalog, cold: Cold) -> Result<Cold> {
 
 /// The view of a store whose log is empty.
 fn view_of(cold: Cold) -> Result<View> {
+    let cold = Arc::new(cold);
     let snapshot = &cold.catalog;
     let number = |name: &str| -> Result<Option<u64>> { snapshot.meta(name) };
     let next_collection = number(meta::NEXT_COLLECTION)?.unwrap_or(1);
@@ -359,7 +353,8 @@ fn view_of(cold: Cold) -> Result<View> {
         requests: snapshot.requests()?.collect::<Result<_>>()?,
         next_id: EntryId(number(meta::NEXT_ID)?.unwrap_or(1)),
         next_collection: CollectionId(u32::try_from(next_collection).unwrap_or(u32::MAX)),
-        cold: Arc::new(Cold { catalog: snapshot.clone(), segments: BTreeMap::new() }),
+        cold: Arc::clone(&cold),
+        alive: Arc::new(()),
     };
     for (_, bytes) in snapshot.collections()? {
         view.apply_ledger(&mover::decode_stored(&bytes)?);
@@ -367,7 +362,6 @@ fn view_of(cold: Cold) -> Result<View> {
     for (_, bytes) in snapshot.settings()? {
         view.apply_ledger(&mover::decode_stored(&bytes)?);
     }
-    view.cold = Arc::new(cold);
     Ok(view)
 }
 

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use crate::pure::filter::Filter;
 use crate::pure::kernel::{self, PreparedQuery};
 use crate::pure::topk::TopK;
+use crate::tiers::Copy;
 use crate::tiers::assemble::{self, Want};
 use crate::tiers::cold::{ColdRow, ColdSegment};
-use crate::tiers::Copy;
 use crate::tiers::probe::Scope;
 use crate::words::entry::{Entry, check_vector};
 use crate::words::error::{Error, Result};
@@ -182,8 +182,7 @@ pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
     };
     let mut best: TopK<Found> = TopK::new(query.k);
     let enters = |best: &TopK<Found>, score: f32| {
-        query.min_score.is_none_or(|min| score >= min)
-            && score >= best.threshold()
+        query.min_score.is_none_or(|min| score >= min) && score >= best.threshold()
     };
 
     let stride = dim as usize * 4;
@@ -193,7 +192,8 @@ pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
     let mut scores: Vec<f32> = Vec::new();
     for (segment, group) in scope.view.cold.groups(scope.def.id) {
         let Some(dead) = segment.dead.get(usize::from(group)) else { continue };
-        let count = segment.segment.vector_count(group);
+        let count =
+            segment.segment.footer().groups.get(usize::from(group)).map_or(0, |g| g.vectors);
         let mut from = 0;
         while from < count {
             let take = block.min(count - from);
@@ -213,11 +213,8 @@ pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
                     continue;
                 }
                 let place = Place { segment: segment.segment.number(), group, row: at };
-                let copy = Copy::Cold(ColdRow {
-                    segment: Arc::clone(segment),
-                    place,
-                    row: row.clone(),
-                });
+                let copy =
+                    Copy::Cold(ColdRow { segment: Arc::clone(segment), place, row: row.clone() });
                 if scope.admits(&copy, query.filter.as_ref())? {
                     best.offer(score, row.id, Found::Cold(Arc::clone(segment), place));
                 }

@@ -176,9 +176,9 @@ pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Re
         &NewSegment {
             number,
             store_id: ground.store_id,
-            // An empty stretch of the log, but it ends where the archive ends: when the segments
-            // that said so are gone, this one still does.
-            covers: Some((applied.next(), applied)),
+            // Nothing new of the log, but it says where the archive ends: when the segments that
+            // said so are gone, this one still does.
+            covers: Some((applied, applied)),
             next_id: view.next_id.0,
             next_collection: view.next_collection.0,
             rows: &rows,
@@ -200,13 +200,13 @@ pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Re
     Ok((next, Step { rows: rows.len() as u64, bytes: sealed.bytes }))
 }
 
-/// Removes the files of superseded segments, durably: were one to come back after its replacement
-/// has itself been replaced, its dead rows would come back with it.
+/// Removes the files of superseded segments, each durably: were one to come back after its
+/// replacement has itself been replaced, its dead rows would come back with it.
 pub fn remove(disk: &dyn Disk, victims: &[Arc<ColdSegment>]) -> Result<()> {
     for victim in victims {
         archive::remove(disk, victim.segment.number())?;
     }
-    archive::sync_folder(disk)
+    Ok(())
 }
 
 fn still_matters(view: &View, victims: &[Arc<ColdSegment>], op: &Op) -> Result<bool> {

@@ -1,6 +1,8 @@
 //! Byte forms: what stands in files, decided by explicit encoders, read by decoders that take bytes.
 
+pub mod body;
 pub mod cursor;
 pub mod log;
 pub mod op;
+pub mod row;
 pub mod segment;

@@ -52,6 +52,14 @@ fn length_and_bytes_go_their_own_ways() {
     let found = contents(&disk.crash_images(Profile::Posix, 100), "a");
     // Bytes without the length are invisible: that image is the old file.
     assert_eq!(found, BTreeSet::from([text(b"12"), text(b"12\0\0"), text(b"1234")]));
+    for image in disk.crash_images(Profile::Posix, 100) {
+        // Nor do they come to light when somebody extends the file afterwards.
+        if image.durable_bytes("a") == text(b"12") {
+            image.open("a", OpenMode::ReadWrite).unwrap().set_len(4).unwrap();
+            let later = contents(&image.crash_images(Profile::Kill, 1), "a");
+            assert_eq!(later, [text(b"12\0\0")].into());
+        }
+    }
     let kill = contents(&disk.crash_images(Profile::Kill, 100), "a");
     assert_eq!(kill, BTreeSet::from([text(b"1234")]));
     file.set_len(1).unwrap();
@@ -69,7 +77,10 @@ fn bytes_of_a_lost_length_appear_with_a_later_one() {
     file.write_at(b"y", 1).unwrap();
     let posix = contents(&disk.crash_images(Profile::Posix, 100), "a");
     assert!(posix.contains(&text(b"x\0")) && posix.contains(&text(b"\0y")));
-    let prefix = contents(&disk.crash_images(Profile::Prefix, 100), "a");
+    let images = disk.crash_images(Profile::Prefix, 100);
+    let firm: Vec<_> = images[..3].iter().map(|image| image.durable_bytes("a")).collect();
+    assert_eq!(firm, [text(b"xy"), text(b""), text(b"x")], "all, none, the first alone");
+    let prefix = contents(&images, "a");
     assert!(prefix.contains(&text(b"x")) && !prefix.contains(&text(b"\0y")), "{prefix:?}");
 }
 
@@ -277,6 +288,14 @@ fn a_failed_sync_loses_the_pages_and_shows_them_still() {
     file.write_at(b"tail", 4).unwrap();
     file.sync().unwrap();
     assert_eq!(disk.durable_bytes("a"), text(b"0000tail"));
+    file.write_at(b"gone", 8).unwrap();
+    disk.fail_at(0, Fault::SyncFails, false);
+    assert!(file.sync().is_err());
+    assert_eq!(disk.durable_bytes("a"), text(b"0000tail"));
+    file.write_at(b"T", 4).unwrap();
+    file.sync().unwrap();
+    assert_eq!(disk.durable_bytes("a"), text(b"0000Tail\0\0\0\0"), "the length is written whole");
+    file.set_len(8).unwrap();
     create(&disk, "b", b"").sync().unwrap();
     disk.fail_at(0, Fault::SyncFails, false);
     assert!(disk.sync_dir("").is_err());

@@ -1,0 +1,289 @@
+//! The segment that is being appended to.
+//!
+//! It knows offsets and bytes: where the next frame goes, how far the file is filled with zeros,
+//! and whether a failed batch left parts of itself behind the tail. It syncs where its own promise
+//! needs it (creation, zero filling) and leaves all other syncing, numbering and poisoning to the
+//! [`writer`](super::writer).
+
+use std::io;
+use std::sync::Arc;
+
+use crate::bytes::codec::cursor::Put;
+use crate::bytes::codec::log::{
+    COMMIT_BYTES, Commit, FRAME_BYTES, Frame, HEADER_BYTES, Kind, Seed, SegmentHeader,
+};
+use crate::bytes::codec::op::{encode_head, encoded_len};
+use crate::io::{Disk, File, OpenMode};
+use crate::words::error::Error;
+use crate::words::id::Lsn;
+use crate::words::record::Op;
+
+use super::{FOLDER, WalOptions, file_name};
+
+/// Length of a frame without payload; every segment keeps so much room for its footer.
+pub const FRAME: u64 = FRAME_BYTES as u64;
+/// A payload from this size on is written from where it is, not copied into the buffer.
+const COPY_BYTES_MAX: usize = 256 << 10;
+/// The buffer is written out when it holds this much.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// What went wrong, and what it means for the log.
+pub enum Failed {
+    /// A write found no room, or wrote less than all: the batch is not written, the log goes on.
+    Write(Error),
+    /// Nobody knows what is on disk: the log must not be written any more.
+    Fatal(Error),
+}
+
+/// A batch to be written.
+pub struct NewBatch<'a> {
+    /// Operations with their payloads.
+    pub ops: &'a [(Op, Arc<[u8]>)],
+    /// Its number.
+    pub number: u64,
+    /// LSN of the operation before the first.
+    pub before: Lsn,
+    /// Batches up to this one that are not known to be synced, itself included.
+    pub lag: u32,
+}
+
+/// Bytes a batch takes in a segment: frames, operations and the commit frame.
+pub fn batch_bytes(ops: &[(Op, Arc<[u8]>)]) -> u64 {
+    let bytes: usize = ops.iter().map(|(op, payload)| FRAME_BYTES + encoded_len(op, payload)).sum();
+    (bytes + FRAME_BYTES + COMMIT_BYTES) as u64
+}
+
+/// A segment that takes frames.
+#[derive(Debug)]
+pub struct Active {
+    /// Its number.
+    pub number: u64,
+    /// Its file, open for reading and writing.
+    pub file: Arc<dyn File>,
+    /// Where the next frame goes.
+    pub tail: u64,
+    /// Whether a failed batch left something behind the tail: a footer must cut it off.
+    pub is_broken: bool,
+    /// Kind of the frame that stands at the tail, to be overwritten by the next batch.
+    pub at_tail: Option<Kind>,
+    /// How much was written to it, frames first, zeros second.
+    pub written: (u64, u64),
+    name: String,
+    seed: Seed,
+    /// The file has blocks up to here.
+    filled: u64,
+}
+
+impl Active {
+    /// Takes a segment that exists, to go on at `tail`.
+    pub fn reopen(
+        file: Arc<dyn File>,
+        header: &SegmentHeader,
+        tail: u64,
+        filled: u64,
+        at_tail: Option<Kind>,
+    ) -> Active {
+        Active {
+            number: header.number,
+            file,
+            tail,
+            is_broken: false,
+            at_tail,
+            written: (0, 0),
+            name: file_name(header.number),
+            seed: header.seed(),
+            filled: filled.max(tail),
+        }
+    }
+
+    /// Creates a segment: header and first zeros in one write, synced, then its name.
+    pub fn create(
+        disk: &dyn Disk,
+        header: &SegmentHeader,
+        options: &WalOptions,
+    ) -> Result<Active, Failed> {
+        let name = file_name(header.number);
+        // A creation that was cut short may have left a file without a frame in it.
+        match disk.remove(&name) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Failed::Write(Error::io(format_args!("remove {name}"), e))),
+        }
+        let file = disk
+            .open(&name, OpenMode::CreateNew)
+            .map_err(|e| Failed::Write(Error::io(format_args!("create {name}"), e)))?;
+        let filled = options.zero_bytes.min(options.segment_bytes).max(HEADER_BYTES as u64);
+        let mut active =
+            Active::reopen(Arc::clone(&file), header, HEADER_BYTES as u64, filled, None);
+        let mut bytes = Vec::with_capacity(usize::try_from(filled).unwrap_or(HEADER_BYTES));
+        header.encode(&mut bytes);
+        bytes.resize(usize::try_from(filled).unwrap_or(HEADER_BYTES), 0);
+        if let Err(failed) = active.write(&bytes, 0) {
+            drop(disk.remove(&name)); // Best effort: the next creation tries again.
+            return Err(failed);
+        }
+        active.written = (HEADER_BYTES as u64, filled - HEADER_BYTES as u64);
+        active.sync()?;
+        disk.sync_dir(FOLDER)
+            .map_err(|e| Failed::Fatal(Error::io(format_args!("sync {FOLDER}/"), e)))?;
+        Ok(active)
+    }
+
+    /// Whether no batch was ever written to it.
+    pub fn is_empty(&self) -> bool {
+        self.tail == HEADER_BYTES as u64
+    }
+
+    /// Length of its file, as far as this side knows.
+    pub fn file_bytes(&self) -> u64 {
+        self.filled.max(self.tail)
+    }
+
+    /// Whether so many bytes and a footer fit into a segment of this length.
+    pub fn has_room(&self, bytes: u64, segment_bytes: u64) -> bool {
+        self.tail.saturating_add(bytes).saturating_add(FRAME) <= segment_bytes
+    }
+
+    /// Fills the file with zeros so that a batch of this length, and a frame behind it, overwrite
+    /// blocks that are there. True when that took a sync. Batches longer than a piece are left to
+    /// extend the file themselves: filling first would write them twice.
+    pub fn fill(&mut self, batch_bytes: u64, options: &WalOptions) -> Result<bool, Failed> {
+        let end = self.tail.saturating_add(batch_bytes).saturating_add(FRAME);
+        let missing = end.saturating_sub(self.filled);
+        if missing == 0 || missing > options.zero_bytes {
+            return Ok(false);
+        }
+        let left = options.segment_bytes.max(end) - self.filled;
+        let piece = options.zero_bytes.min(left).max(missing);
+        self.write(&vec![0; usize::try_from(piece).unwrap_or(0)], self.filled)?;
+        self.written.1 += piece;
+        self.sync()?;
+        self.filled += piece;
+        Ok(true)
+    }
+
+    /// Writes a batch at the tail, in one write where it fits the buffer, and moves the tail. The
+    /// result is the file offset of each payload. After an error nothing of it counts.
+    pub fn append(&mut self, batch: &NewBatch<'_>, out: &mut Vec<u8>) -> Result<Vec<u64>, Failed> {
+        self.at_tail = None;
+        let result = self.write_batch(batch, out);
+        match &result {
+            Ok((end, _)) => {
+                self.written.0 += end - self.tail;
+                self.tail = *end;
+                self.filled = self.filled.max(*end);
+            }
+            Err(_) => self.is_broken = true,
+        }
+        result.map(|(_, places)| places)
+    }
+
+    fn write_batch(
+        &self,
+        batch: &NewBatch<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(u64, Vec<u64>), Failed> {
+        let mut places = Vec::with_capacity(batch.ops.len());
+        let mut base = self.tail; // File offset of out[0].
+        let mut lsn = batch.before;
+        let mut batch_crc = crc32fast::Hasher::new();
+        out.clear();
+        for (op, payload) in batch.ops {
+            lsn = Lsn(lsn.0.saturating_add(1));
+            let payload: &[u8] = if matches!(op, Op::Put(_)) { payload } else { &[] };
+            let is_copied = payload.len() <= COPY_BYTES_MAX;
+            let start = out.len();
+            let offset = base + start as u64;
+            out.put_bytes(&[0; FRAME_BYTES]);
+            encode_head(op, payload, out);
+            if is_copied {
+                out.put_bytes(payload);
+            }
+            let (head, body) = out.split_at_mut(start + FRAME_BYTES);
+            let mut crc = self.seed.hasher(offset + FRAME);
+            crc.update(body);
+            let mut len = body.len();
+            if !is_copied {
+                crc.update(payload);
+                len += payload.len();
+            }
+            let frame = Frame {
+                kind: Kind::Op,
+                len: u32::try_from(len).unwrap_or(u32::MAX),
+                lag: batch.lag,
+                lsn,
+                batch: batch.number,
+                payload_crc: crc.finalize(),
+            };
+            let header = frame.encode(self.seed, offset);
+            batch_crc.update(&header);
+            if let Some(place) = head.get_mut(start..) {
+                place.copy_from_slice(&header);
+            }
+            places.push(offset + FRAME + (len - payload.len()) as u64);
+            if !is_copied || out.len() >= BUFFER_BYTES {
+                self.write(out, base)?;
+                base += out.len() as u64;
+                out.clear();
+            }
+            if !is_copied {
+                self.write(payload, base)?;
+                base += payload.len() as u64;
+            }
+        }
+        let offset = base + out.len() as u64;
+        let start = out.len();
+        out.put_bytes(&[0; FRAME_BYTES]);
+        let commit = Commit {
+            count: u32::try_from(batch.ops.len()).unwrap_or(u32::MAX),
+            first_lsn: Lsn(batch.before.0.saturating_add(1)),
+            batch_crc: batch_crc.finalize(),
+        };
+        commit.encode(out);
+        let (head, body) = out.split_at_mut(start + FRAME_BYTES);
+        let frame = Frame {
+            kind: Kind::Commit,
+            len: COMMIT_BYTES as u32,
+            lag: batch.lag,
+            lsn,
+            batch: batch.number,
+            payload_crc: self.seed.crc(offset + FRAME, body),
+        };
+        if let Some(place) = head.get_mut(start..) {
+            place.copy_from_slice(&frame.encode(self.seed, offset));
+        }
+        self.write(out, base)?;
+        Ok((base + out.len() as u64, places))
+    }
+
+    /// Writes a frame without payload at the tail, and leaves the tail before it.
+    pub fn put_frame(&mut self, kind: Kind, lag: u32, lsn: Lsn, batch: u64) -> Result<(), Failed> {
+        let frame = Frame::empty(kind, self.seed, self.tail, lag, lsn, batch);
+        self.write(&frame.encode(self.seed, self.tail), self.tail)?;
+        self.at_tail = Some(kind);
+        self.written.0 += FRAME;
+        Ok(())
+    }
+
+    /// Writes bytes anywhere in the segment.
+    pub fn write(&self, bytes: &[u8], offset: u64) -> Result<(), Failed> {
+        self.file.write_at(bytes, offset).map_err(|e| {
+            let kind = e.kind();
+            let error = Error::io(format_args!("write {} at {offset}", self.name), e);
+            match kind {
+                io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::WriteZero
+                | io::ErrorKind::Interrupted => Failed::Write(error),
+                _ => Failed::Fatal(error),
+            }
+        })
+    }
+
+    /// Makes all of it durable. Every failure is fatal: the pages may be marked clean now.
+    pub fn sync(&self) -> Result<(), Failed> {
+        self.file
+            .sync()
+            .map_err(|e| Failed::Fatal(Error::io(format_args!("sync {}", self.name), e)))
+    }
+}

@@ -1,0 +1,206 @@
+//! Reading a segment piece by piece, and looking through what lies behind a damaged frame.
+//!
+//! [`Window`] serves small reads out of one buffer. [`survey`] is the search for evidence: it tries
+//! every byte offset up to the end of the file, because damage breaks the chain of lengths. Frames
+//! found there are judged by their header alone: a header that verifies was written to this place
+//! of this segment, whatever became of its payload. So one pass is enough, whatever the bytes are.
+//!
+//! Nothing here decides; nothing writes.
+
+use std::sync::Arc;
+
+use crate::bytes::codec::log::{COMMIT_BYTES, FRAME_BYTES, Frame, Kind, Seed};
+use crate::io::{Disk, File, OpenMode};
+use crate::words::error::{Error, Result};
+use crate::words::id::Lsn;
+
+/// How much is read at once.
+const WINDOW_BYTES: usize = 256 << 10;
+/// What a disk writes whole or not at all, at the least.
+const SECTOR_BYTES: u64 = 512;
+/// So many zeros at the end of a batch are missing bytes, not values: a commit frame ends in CRCs.
+const HOLE_BYTES_MIN: u64 = 16;
+/// No log gets this far ahead; rejects most offsets before their CRC is computed.
+const AHEAD_MAX: u64 = 1 << 40;
+const ZEROS: [u8; 4096] = [0; 4096];
+
+/// Reads of one file out of a buffer.
+pub struct Window {
+    name: String,
+    file: Arc<dyn File>,
+    len: u64,
+    buffer: Vec<u8>,
+    start: u64,
+}
+
+impl Window {
+    /// Opens a file for reading.
+    pub fn open(disk: &dyn Disk, name: String) -> Result<Window> {
+        let file = disk
+            .open(&name, OpenMode::Read)
+            .map_err(|e| Error::io(format_args!("open {name}"), e))?;
+        let len = file.len().map_err(|e| Error::io(format_args!("measure {name}"), e))?;
+        Ok(Window { name, file, len, buffer: Vec::new(), start: 0 })
+    }
+
+    /// The file's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its length.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// `len` bytes at an offset; fewer only where the file ends.
+    pub fn get(&mut self, at: u64, len: usize) -> Result<&[u8]> {
+        let left = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
+        let len = len.min(left);
+        let inside = at
+            .checked_sub(self.start)
+            .and_then(|skip| usize::try_from(skip).ok())
+            .filter(|skip| skip.checked_add(len).is_some_and(|end| end <= self.buffer.len()));
+        let skip = match inside {
+            Some(skip) => skip,
+            None => {
+                self.buffer.resize(len.max(WINDOW_BYTES).min(left), 0);
+                self.start = at;
+                let read = self
+                    .file
+                    .read_at(&mut self.buffer, at)
+                    .map_err(|e| Error::io(format_args!("read {} at {at}", self.name), e))?;
+                self.buffer.truncate(read);
+                0
+            }
+        };
+        let rest = self.buffer.get(skip..).unwrap_or_default();
+        Ok(rest.get(..len).unwrap_or(rest))
+    }
+}
+
+/// What lies behind an offset.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Survey {
+    /// End of the last byte that is not zero; 0 when all are.
+    pub written_end: u64,
+    /// Where the frames that were found say that they end.
+    pub frames_end: u64,
+    /// Up to which batch a frame says the log was synced; and, among those that cover the batch in
+    /// question, the newest record that may have been acknowledged.
+    pub synced_through: u64,
+    /// See `synced_through`.
+    pub acked_lsn: Lsn,
+    /// The last end of a batch all of whose records are applied: offset to go on from, and the
+    /// frame that ends it.
+    pub resume: Option<(u64, Frame)>,
+}
+
+/// What the scan knows when it asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Seed of the segment's CRCs.
+    pub seed: Seed,
+    /// Last record and last batch before the damage.
+    pub last_lsn: Lsn,
+    /// See `last_lsn`.
+    pub last_batch: u64,
+    /// Everything up to here is in the archive.
+    pub applied: Lsn,
+}
+
+/// Looks through everything from `from` to the end of the file.
+pub fn survey(window: &mut Window, from: u64, asked: &Asked) -> Result<Survey> {
+    let mut found = Survey::default();
+    let mut at = from;
+    while at < window.len {
+        // Pieces overlap, so that a frame on the seam is seen whole by one of them.
+        let piece = window.get(at, WINDOW_BYTES)?;
+        if piece.is_empty() {
+            break;
+        }
+        let step = match piece.len() {
+            WINDOW_BYTES => WINDOW_BYTES - FRAME_BYTES + 1,
+            last => last,
+        };
+        look_through(piece, at, asked, &mut found);
+        at += step as u64;
+    }
+    Ok(found)
+}
+
+fn look_through(piece: &[u8], start: u64, asked: &Asked, found: &mut Survey) {
+    let Some(last) = piece.iter().rposition(|byte| *byte != 0) else { return };
+    found.written_end = found.written_end.max(start + last as u64 + 1);
+    for (i, bytes) in piece.windows(FRAME_BYTES).enumerate().take(last + 1) {
+        let Some(frame) = plausible(bytes, asked, start + i as u64) else { continue };
+        let offset = start + i as u64;
+        let end = offset.saturating_add(FRAME_BYTES as u64 + u64::from(frame.len));
+        found.frames_end = found.frames_end.max(end);
+        found.synced_through = found.synced_through.max(frame.synced_through());
+        if frame.synced_through() > asked.last_batch {
+            // An operation's own batch was not synced when it was written: all before it were.
+            let newest = match frame.kind {
+                Kind::Op => frame.lsn.0.saturating_sub(1),
+                _ => frame.lsn.0,
+            };
+            found.acked_lsn = found.acked_lsn.max(Lsn(newest));
+        }
+        if frame.lsn <= asked.applied && frame.lsn > asked.last_lsn && frame.kind != Kind::Op {
+            let next = if frame.kind == Kind::Commit { end } else { offset };
+            found.resume = Some((next, frame));
+        }
+    }
+}
+
+/// A frame at this offset, tried cheaply first.
+fn plausible(bytes: &[u8], asked: &Asked, offset: u64) -> Option<Frame> {
+    let kind = *bytes.get(4)?;
+    if kind == 0 || kind > 5 {
+        return None;
+    }
+    let number = |at: usize| bytes.get(at..)?.first_chunk::<8>().map(|b| u64::from_le_bytes(*b));
+    let is_near = |value: u64, base: u64| value.wrapping_sub(base) < AHEAD_MAX;
+    if !is_near(number(8)?, asked.last_lsn.0) || !is_near(number(16)?, asked.last_batch) {
+        return None;
+    }
+    Frame::decode(asked.seed, offset, bytes)
+}
+
+/// Whether part of `from..to` was never written: a whole sector, or what lies of one in the range,
+/// is zeros, or the range ends in zeros. Bytes beyond the end of the file are not looked at.
+pub fn has_hole(window: &mut Window, from: u64, to: u64) -> Result<bool> {
+    let mut at = from;
+    let mut written_end = from;
+    let stop = to.min(window.len);
+    while at < stop {
+        let sector_end = (at / SECTOR_BYTES + 1) * SECTOR_BYTES;
+        let len = usize::try_from(sector_end.min(to) - at).unwrap_or(0);
+        let piece = window.get(at, len)?;
+        match piece.iter().rposition(|byte| *byte != 0) {
+            Some(last) => written_end = at + last as u64 + 1,
+            None => return Ok(true),
+        }
+        at = sector_end;
+    }
+    Ok(to.saturating_sub(written_end) >= HOLE_BYTES_MIN)
+}
+
+/// Whether everything from an offset to the end of the file is zeros.
+pub fn is_blank(window: &mut Window, from: u64) -> Result<bool> {
+    let mut at = from;
+    while at < window.len {
+        let piece = window.get(at, WINDOW_BYTES)?;
+        if piece.is_empty() {
+            break;
+        }
+        if !piece.chunks(ZEROS.len()).all(|c| ZEROS.get(..c.len()) == Some(c)) {
+            return Ok(false);
+        }
+        at += piece.len() as u64;
+    }
+    Ok(true)
+}
+
+/// The shortest end of a batch: its commit frame.
+pub const BATCH_END_BYTES: u64 = (FRAME_BYTES + COMMIT_BYTES) as u64;

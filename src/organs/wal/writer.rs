@@ -1,0 +1,408 @@
+//! The log's writing side: numbers batches, decides when to sync, rotate and give up.
+//!
+//! One batch is written at a time. What a failure does:
+//! - A write that finds no room, or writes less than all, fails its batch alone. Parts of it may
+//!   stand behind the tail, so a footer cuts them off and the next batch starts a new segment; its
+//!   LSNs and number are used again there.
+//! - Any other failed write, and every failed sync, poisons: each later write answers `Poisoned`
+//!   until the store is opened again. Nothing is retried, since the kernel may have marked the
+//!   unwritten pages clean.
+//!
+//! The log is not thread safe by itself: whoever owns it lets one caller at a time write.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::bytes::codec::log::{Kind, LAG_MAX, SegmentHeader};
+use crate::bytes::codec::op::encoded_len;
+use crate::io::{Disk, File};
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::id::Lsn;
+use crate::words::limits;
+use crate::words::record::Op;
+
+use super::active::{Active, Failed, NewBatch, batch_bytes};
+use super::mend::mend;
+use super::{FOLDER, SEGMENT_BYTES_MIN, Scan, Sealed, WalOptions, file_name};
+
+/// The write buffer is given back down to this after a large batch.
+const BUFFER_BYTES_KEPT: usize = 256 << 10;
+/// How finely the log remembers which LSN stands where: `unapplied_bytes` is exact to this.
+const MARK_BYTES: u64 = 16 << 10;
+
+/// A log that is open for writing.
+#[derive(Debug)]
+pub struct Wal {
+    disk: Arc<dyn Disk>,
+    store_id: [u8; 16],
+    options: WalOptions,
+    sealed: VecDeque<Sealed>,
+    active: Option<Active>,
+    next_number: u64,
+    last_lsn: Lsn,
+    last_batch: u64,
+    /// Every batch up to this one is on disk.
+    synced_batch: u64,
+    buffer: Vec<u8>,
+    /// Why nothing may be written any more.
+    poison: Option<String>,
+    is_closed: bool,
+    /// Bytes of batches since opening and before, how much of it is applied, and which LSN ended
+    /// at which total.
+    total_bytes: u64,
+    applied_bytes: u64,
+    marks: VecDeque<(Lsn, u64)>,
+    /// Bytes written to segments that are no longer active.
+    written: (u64, u64),
+}
+
+impl Wal {
+    /// Goes on where a scan ended, after mending what it found. The first write of an opened store.
+    ///
+    /// Errors with `Io` or `Full`; the scan stays valid then, and opening may be tried again.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        store_id: [u8; 16],
+        scan: Scan,
+        options: WalOptions,
+    ) -> Result<Wal> {
+        let options = WalOptions {
+            segment_bytes: options.segment_bytes.max(SEGMENT_BYTES_MIN),
+            zero_bytes: options.zero_bytes.max(SEGMENT_BYTES_MIN),
+            ..options
+        };
+        let active = mend(&*disk, &scan)?;
+        let mut sealed = VecDeque::from(scan.sealed);
+        if let Some(tail) = scan.tail.filter(|tail| tail.spent && !tail.footer) {
+            let (number, bytes) = (tail.header.number, tail.bytes.max(tail.at));
+            sealed.push_back(Sealed { number, last_lsn: tail.last_lsn, bytes });
+        }
+        Ok(Wal {
+            disk,
+            store_id,
+            options,
+            sealed,
+            active,
+            next_number: scan.next_number,
+            last_lsn: scan.last_lsn,
+            last_batch: scan.last_batch,
+            synced_batch: scan.last_batch,
+            buffer: Vec::new(),
+            poison: None,
+            is_closed: false,
+            total_bytes: scan.bytes,
+            applied_bytes: 0,
+            marks: VecDeque::new(),
+            written: (0, 0),
+        })
+    }
+
+    /// Writes a batch: its operations, whose LSNs must follow the last one without a gap, each with
+    /// its payload (empty for operations that have none). Nothing is durable before [`Wal::sync`].
+    /// The result is, per operation, the offset of its payload in [`Wal::segment_file`].
+    ///
+    /// Errors: `Invalid` when the batch is too large, `Full` or `Io` when it could not be written
+    /// (nothing of it counts, the log goes on), `Poisoned` and `Closed`.
+    pub fn append(&mut self, ops: &[(Op, Arc<[u8]>)]) -> Result<Vec<u64>> {
+        self.check_usable()?;
+        let last = self.check_batch(ops)?;
+        if ops.is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.lag() >= LAG_MAX - 1 {
+            self.sync()?;
+        }
+        let bytes = batch_bytes(ops);
+        self.make_room(bytes)?;
+        let number = self.last_batch.saturating_add(1);
+        let lag = self.lag() + 1;
+        let batch = NewBatch { ops, number, before: self.last_lsn, lag };
+        let Some(active) = &mut self.active else {
+            return Err(Error::internal("the log has no segment to append to"));
+        };
+        let appended = active.append(&batch, &mut self.buffer);
+        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
+            self.buffer = Vec::new();
+        }
+        match appended {
+            Ok(places) => {
+                self.last_lsn = last;
+                self.last_batch = number;
+                self.total_bytes += bytes;
+                if self.total_bytes >= self.marks.back().map_or(0, |m| m.1) + MARK_BYTES {
+                    self.marks.push_back((last, self.total_bytes));
+                }
+                Ok(places)
+            }
+            Err(failed) => {
+                if matches!(failed, Failed::Write(_)) {
+                    // Cut it off right away if that works; rotating does it again, with a sync.
+                    let lag = self.lag();
+                    if let Some(active) = &mut self.active {
+                        drop(active.put_frame(Kind::Footer, lag, self.last_lsn, self.last_batch));
+                    }
+                }
+                Err(self.failed(failed))
+            }
+        }
+    }
+
+    /// Number and file of the segment that holds the batch appended last; `None` before the first
+    /// append to a new segment. The file stays readable after the segment is removed.
+    #[must_use]
+    pub fn segment_file(&self) -> Option<(u64, Arc<dyn File>)> {
+        self.active.as_ref().map(|active| (active.number, Arc::clone(&active.file)))
+    }
+
+    /// Makes every appended batch durable. A failure poisons the log.
+    pub fn sync(&mut self) -> Result<()> {
+        self.check_usable()?;
+        if self.synced_batch == self.last_batch {
+            return Ok(());
+        }
+        let synced = match &self.active {
+            Some(active) => active.sync(),
+            None => Ok(()), // Rotating has synced it.
+        };
+        synced.map_err(|failed| self.failed(failed))?;
+        self.synced_batch = self.last_batch;
+        Ok(())
+    }
+
+    /// Leaves a mark that the last batch was synced: evidence, should the batch be found damaged
+    /// with nothing behind it. Not synced, best effort, overwritten by the next batch. Costs one
+    /// small write, so it is for moments when no next batch waits: that one says the same.
+    pub fn mark_acked(&mut self) {
+        let is_synced = self.synced_batch == self.last_batch;
+        if let Some(active) = &mut self.active
+            && is_synced
+            && self.poison.is_none()
+            && !self.is_closed
+            && !active.is_broken
+            && !active.is_empty()
+            && active.at_tail.is_none()
+        {
+            drop(active.put_frame(Kind::AckMark, 0, self.last_lsn, self.last_batch));
+        }
+    }
+
+    /// Ends the segment with a footer and syncs it; the next append starts a new one. Does nothing
+    /// when no batch stands in it.
+    pub fn rotate(&mut self) -> Result<()> {
+        self.check_usable()?;
+        let lag = self.lag();
+        let Some(active) = &mut self.active else { return Ok(()) };
+        if active.is_empty() && !active.is_broken {
+            return Ok(());
+        }
+        let ended = active
+            .put_frame(Kind::Footer, lag, self.last_lsn, self.last_batch)
+            .and_then(|()| active.sync());
+        if let Err(failed) = ended {
+            // The footer may stand there in part: no batch may follow it.
+            active.is_broken = true;
+            return Err(self.failed(failed));
+        }
+        self.synced_batch = self.last_batch;
+        if let Some(active) = self.active.take() {
+            self.retire(&active);
+            let (number, bytes) = (active.number, active.file_bytes());
+            self.sealed.push_back(Sealed { number, last_lsn: self.last_lsn, bytes });
+        }
+        Ok(())
+    }
+
+    /// Removes the segments that hold nothing newer than `applied`, the current one included when
+    /// anything stands in it. The caller has made durable elsewhere everything up to `applied`. The
+    /// result is the number of bytes given back.
+    pub fn reclaim(&mut self, applied: Lsn) -> Result<u64> {
+        self.check_usable()?;
+        self.note_applied(applied);
+        let mut freed = 0;
+        while let Some(segment) = self.sealed.front().copied() {
+            if segment.last_lsn > applied {
+                break;
+            }
+            self.remove(segment.number)?;
+            self.sealed.pop_front();
+            freed += segment.bytes;
+        }
+        // The current segment goes without a footer: its removal is durable before a later one is
+        // created, and whatever was not synced in it is applied.
+        let spent = self.active.as_ref().filter(|a| !a.is_empty() && self.last_lsn <= applied);
+        if let Some(number) = spent.map(|active| active.number) {
+            self.remove(number)?;
+            if let Some(active) = self.active.take() {
+                self.retire(&active);
+                freed += active.file_bytes();
+            }
+            self.synced_batch = self.last_batch;
+        }
+        if freed > 0 {
+            let synced = self.disk.sync_dir(FOLDER);
+            synced.map_err(|e| {
+                self.failed(Failed::Fatal(Error::io(format_args!("sync {FOLDER}/"), e)))
+            })?;
+        }
+        Ok(freed)
+    }
+
+    /// LSN of the last operation written.
+    #[must_use]
+    pub fn last_lsn(&self) -> Lsn {
+        self.last_lsn
+    }
+
+    /// Bytes of batches that are not known to be applied, exact to about 16 KiB.
+    #[must_use]
+    pub fn unapplied_bytes(&self) -> u64 {
+        self.total_bytes - self.applied_bytes
+    }
+
+    /// Bytes written since opening: log proper, zero filling.
+    #[must_use]
+    pub fn bytes_written(&self) -> (u64, u64) {
+        let (log, zeros) = self.active.as_ref().map_or((0, 0), |active| active.written);
+        (self.written.0 + log, self.written.1 + zeros)
+    }
+
+    /// Bytes of memory that the log holds.
+    #[must_use]
+    pub fn resident_bytes(&self) -> usize {
+        self.buffer.capacity()
+            + self.marks.capacity() * size_of::<(Lsn, u64)>()
+            + self.sealed.capacity() * size_of::<Sealed>()
+    }
+
+    /// Syncs, and leaves a frame that says the log was closed in order. Nothing can be written
+    /// afterwards; closing twice does nothing.
+    pub fn close(&mut self) -> Result<()> {
+        if self.is_closed {
+            return Ok(());
+        }
+        self.check_usable()?;
+        let lag = self.lag();
+        if self.active.as_ref().is_some_and(|active| active.is_broken) {
+            self.rotate()?;
+        } else if let Some(active) = &mut self.active
+            && active.at_tail != Some(Kind::Close)
+        {
+            let closed = active
+                .put_frame(Kind::Close, lag, self.last_lsn, self.last_batch)
+                .and_then(|()| active.sync());
+            closed.map_err(|failed| self.failed(failed))?;
+            self.synced_batch = self.last_batch;
+        }
+        self.is_closed = true;
+        Ok(())
+    }
+
+    /// Batches that are written and not synced.
+    fn lag(&self) -> u32 {
+        u32::try_from(self.last_batch - self.synced_batch).unwrap_or(LAG_MAX)
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        if let Some(cause) = &self.poison {
+            return Err(Error::new(
+                ErrorKind::Poisoned,
+                format!("the log takes no writes since an earlier failure ({cause}); reopen it"),
+            ));
+        }
+        if self.is_closed {
+            return Err(Error::new(ErrorKind::Closed, "the log is closed"));
+        }
+        Ok(())
+    }
+
+    /// The LSN of the last operation, when all of them follow each other and fit the limits.
+    fn check_batch(&self, ops: &[(Op, Arc<[u8]>)]) -> Result<Lsn> {
+        let mut last = self.last_lsn;
+        let mut bytes = 0usize;
+        for (op, payload) in ops {
+            if last.0.checked_add(1) != Some(op.lsn().0) {
+                return Err(Error::internal(format!(
+                    "the log was handed LSN {} after LSN {last}",
+                    op.lsn()
+                )));
+            }
+            last = op.lsn();
+            bytes = bytes.saturating_add(encoded_len(op, payload));
+        }
+        if bytes > limits::BATCH_BYTES_MAX || ops.len() > limits::BATCH_OPS_MAX {
+            return Err(Error::invalid(format!(
+                "a batch of {} operations has {bytes} bytes; the limits are {} and {}",
+                ops.len(),
+                limits::BATCH_OPS_MAX,
+                limits::BATCH_BYTES_MAX,
+            )));
+        }
+        Ok(last)
+    }
+
+    /// Makes sure that there is a segment with room for so many bytes.
+    fn make_room(&mut self, bytes: u64) -> Result<()> {
+        let segment_bytes = self.options.segment_bytes;
+        let is_spent = |active: &Active| {
+            active.is_broken || (!active.is_empty() && !active.has_room(bytes, segment_bytes))
+        };
+        if self.active.as_ref().is_some_and(is_spent) {
+            self.rotate()?;
+        }
+        if self.active.is_none() {
+            let header = SegmentHeader {
+                store_id: self.store_id,
+                number: self.next_number,
+                first_lsn: Lsn(self.last_lsn.0.saturating_add(1)),
+                first_batch: self.last_batch.saturating_add(1),
+                salt: self.options.salt,
+            };
+            let created = Active::create(&*self.disk, &header, &self.options);
+            self.active = Some(created.map_err(|failed| self.failed(failed))?);
+            self.next_number = self.next_number.saturating_add(1);
+        }
+        if let Some(active) = &mut self.active {
+            let filled = active.fill(bytes, &self.options);
+            if filled.map_err(|failed| self.failed(failed))? {
+                self.synced_batch = self.last_batch;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, number: u64) -> Result<()> {
+        let name = file_name(number);
+        match self.disk.remove(&name) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format_args!("remove {name}"), e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn retire(&mut self, active: &Active) {
+        self.written.0 += active.written.0;
+        self.written.1 += active.written.1;
+    }
+
+    fn note_applied(&mut self, applied: Lsn) {
+        while let Some((_, total)) = self.marks.front().filter(|mark| mark.0 <= applied) {
+            self.applied_bytes = *total;
+            self.marks.pop_front();
+        }
+        if applied >= self.last_lsn {
+            self.applied_bytes = self.total_bytes;
+        }
+    }
+
+    /// Remembers what is fatal and hands the error on.
+    fn failed(&mut self, failed: Failed) -> Error {
+        match failed {
+            Failed::Write(error) => error,
+            Failed::Fatal(error) => {
+                self.poison = Some(error.to_string());
+                error
+            }
+        }
+    }
+}
