@@ -134,7 +134,8 @@ pub fn with_store(line: Vec<OsString>, env: Option<OsString>) -> (Vec<OsString>,
         }
         at += 1;
     }
-    let is = |word: usize, name: &str| line.get(word).map(OsString::as_os_str) == Some(OsStr::new(name));
+    let is =
+        |word: usize, name: &str| line.get(word).map(OsString::as_os_str) == Some(OsStr::new(name));
     let behind = match words.as_slice() {
         [] => return (line, glance),
         [first, ..] if WITHOUT_DIR.iter().any(|name| is(*first, name)) => return (line, glance),
@@ -169,7 +170,11 @@ mod tests {
     fn every_command_has_an_example() {
         for command in Cli::command().get_subcommands() {
             let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(after.contains(&format!("pmll {}", command.get_name())), "{}", command.get_name());
+            assert!(
+                after.contains(&format!("pmll {}", command.get_name())),
+                "{}",
+                command.get_name()
+            );
         }
     }
 

@@ -35,10 +35,8 @@ pub fn doctor(args: &DoctorArgs, context: &Context) -> Outcome {
     let mut checks = Vec::new();
     let failure = examine(&args.dir, context, &mut checks).err();
     let ok = failure.is_none() && checks.iter().all(|c| c.ok);
-    let objects: Vec<Value> = checks
-        .iter()
-        .map(|c| json!({ "name": c.name, "ok": c.ok, "detail": c.detail }))
-        .collect();
+    let objects: Vec<Value> =
+        checks.iter().map(|c| json!({ "name": c.name, "ok": c.ok, "detail": c.detail })).collect();
     let object = json!({
         "ok": ok,
         "version": env!("CARGO_PKG_VERSION"),
@@ -89,7 +87,9 @@ fn examine(dir: &Path, context: &Context, checks: &mut Vec<Check>) -> Outcome {
             let first = report.problems.first();
             let detail = match first {
                 None => format!("{} entries in {} files", report.entries, report.files),
-                Some(p) => format!("{} problems, first {}: {}", report.problems.len(), p.file, p.message),
+                Some(p) => {
+                    format!("{} problems, first {}: {}", report.problems.len(), p.file, p.message)
+                }
             };
             add("files", report.is_whole(), detail);
         }

@@ -37,8 +37,12 @@ pub struct EvalArgs {
     #[arg(long, value_name = "Q.npy")]
     queries: PathBuf,
     /// True neighbours as row numbers, best first
-    #[arg(long, value_name = "T.npy", required_unless_present = "questions",
-        conflicts_with = "questions")]
+    #[arg(
+        long,
+        value_name = "T.npy",
+        required_unless_present = "questions",
+        conflicts_with = "questions"
+    )]
     truth: Option<PathBuf>,
     /// Questions with their answers, one a line
     #[arg(long, value_name = "Q.jsonl", requires = "relevant")]
@@ -210,7 +214,9 @@ fn case(
     let field = args.relevant.as_deref().unwrap_or_default();
     let answers = match question.get(field) {
         None | Some(Value::Null) => return Ok(None),
-        Some(Value::Array(list)) => list.iter().map(|v| word(field, v)).collect::<Result<_, _>>()?,
+        Some(Value::Array(list)) => {
+            list.iter().map(|v| word(field, v)).collect::<Result<_, _>>()?
+        }
         Some(one) => vec![word(field, one)?],
     };
     let mut relevant = Vec::new();

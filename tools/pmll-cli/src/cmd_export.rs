@@ -46,9 +46,7 @@ pub fn run(args: &ExportArgs, context: &Context) -> Outcome {
     let npy = args.out.join(format!("{stem}.npy"));
     let (jsonl_tmp, npy_tmp) = (temporary(&jsonl), temporary(&npy));
 
-    let io = |path: &Path, e: std::io::Error| {
-        Failure::io(&format!("write {}", path.display()), &e)
-    };
+    let io = |path: &Path, e: std::io::Error| Failure::io(&format!("write {}", path.display()), &e);
     let file = File::create(&jsonl_tmp).map_err(|e| io(&jsonl_tmp, e))?;
     let mut lines = BufWriter::with_capacity(64 << 10, file);
     let dim = spec.dim.map_or(0, |dim| dim as usize);

@@ -61,11 +61,13 @@ fn all_found(place: &Place, missing: &[String]) -> Outcome {
         return Ok(());
     }
     let keys: Vec<String> = missing.iter().map(|k| format!("{:?}", one_line(k, 200))).collect();
-    Err(Failure::not_found(format!("no entry {} in {}", keys.join(", "), place.name)).hint(format!(
-        "`pmll list {} {}` shows what there is; --ns names a namespace",
-        place.dir.display(),
-        place.name
-    )))
+    Err(Failure::not_found(format!("no entry {} in {}", keys.join(", "), place.name)).hint(
+        format!(
+            "`pmll list {} {}` shows what there is; --ns names a namespace",
+            place.dir.display(),
+            place.name
+        ),
+    ))
 }
 
 /// What `touch`, `pin` and `unpin` take.
@@ -82,19 +84,28 @@ pub struct KeysArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pmll touch memory notes n1 n2")]
-pub struct TouchArgs(#[command(flatten)] pub KeysArgs);
+pub struct TouchArgs {
+    #[command(flatten)]
+    pub keys: KeysArgs,
+}
 
 /// Pin entries: they are never demoted
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pmll pin memory notes n1")]
-pub struct PinArgs(#[command(flatten)] pub KeysArgs);
+pub struct PinArgs {
+    #[command(flatten)]
+    pub keys: KeysArgs,
+}
 
 /// Take the pin of entries away
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pmll unpin memory notes n1")]
-pub struct UnpinArgs(#[command(flatten)] pub KeysArgs);
+pub struct UnpinArgs {
+    #[command(flatten)]
+    pub keys: KeysArgs,
+}
 
 pub fn touch(args: &KeysArgs, context: &Context) -> Outcome {
     each(args, context, "touched", |collection, key| collection.touch(key))

@@ -241,8 +241,9 @@ impl Filler {
     /// Reads to the end, to an error or to Ctrl-C; what was read before either is written.
     fn fill(self, mut source: Source, first: Option<Record>, stop: &AtomicBool) -> Outcome {
         let mut work = Work { batch: Batch::new(), keys: Vec::new(), vectors: 0 };
-        let mut next = Ok(first);
-        while let Ok(Some(record)) = next {
+        let mut outcome = Ok(());
+        let mut next = first;
+        while let Some(record) = next.take() {
             let Record { namespace, key, mut draft, .. } = record;
             if source.embed && draft.vector.is_none() && !draft.payload.is_empty() {
                 draft.vector = std::str::from_utf8(&draft.payload).ok().map(embed::embed);
@@ -261,12 +262,15 @@ impl Filler {
             if stop.load(Ordering::Acquire) {
                 break;
             }
-            next = source.next();
+            match source.next() {
+                Ok(record) => next = record,
+                Err(failure) => outcome = Err(failure),
+            }
         }
         if !work.batch.is_empty() {
             self.send(&mut work);
         }
-        next.map(drop)
+        outcome
     }
 
     /// Hands a batch over; false when the writer has given up, which says why itself.

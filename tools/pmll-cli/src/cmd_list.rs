@@ -122,9 +122,10 @@ fn sorted(
 ) -> Result<Option<String>, Failure> {
     let skip: usize = match &args.cursor {
         None => 0,
-        Some(cursor) => cursor.strip_prefix("sorted.").and_then(|n| n.parse().ok()).ok_or_else(
-            || Failure::invalid(format!("{cursor:?} is no cursor of a sorted list")),
-        )?,
+        Some(cursor) => cursor
+            .strip_prefix("sorted.")
+            .and_then(|n| n.parse().ok())
+            .ok_or_else(|| Failure::invalid(format!("{cursor:?} is no cursor of a sorted list")))?,
     };
     let keep = args.limit.map_or(usize::MAX, |limit| skip.saturating_add(limit));
     let mut found: Vec<(Rank, Namespace, Key)> = Vec::new();
@@ -147,7 +148,8 @@ fn sorted(
     let shown = found.len();
     for (_, namespace, key) in found.into_iter().skip(skip) {
         let place = collection.in_namespace(namespace);
-        let entry = if args.vector { place.get(key.as_bytes())? } else { place.peek(key.as_bytes())? };
+        let entry =
+            if args.vector { place.get(key.as_bytes())? } else { place.peek(key.as_bytes())? };
         // Gone since the scan: expired a moment ago.
         if let Some(entry) = entry {
             lines.print(&entry)?;

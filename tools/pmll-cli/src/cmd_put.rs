@@ -92,7 +92,9 @@ pub fn run(args: &PutArgs, context: &Context) -> Outcome {
     let store = open::create(context, &args.place.dir)?;
     let mut embedder = Value::Null;
     let text = match draft.vector {
-        None if !args.no_embed => std::str::from_utf8(&draft.payload).ok().filter(|t| !t.is_empty()),
+        None if !args.no_embed => {
+            std::str::from_utf8(&draft.payload).ok().filter(|t| !t.is_empty())
+        }
         _ => None,
     };
     let collection = match text {
@@ -177,7 +179,8 @@ fn attributes(given: &[String]) -> Result<Map<String, Value>, Failure> {
     let mut out = Map::new();
     for item in given {
         let (name, value) = item.split_once('=').ok_or_else(|| {
-            Failure::usage(format!("--attr {item:?} has no =")).hint("write it like --attr place=Rome")
+            Failure::usage(format!("--attr {item:?} has no ="))
+                .hint("write it like --attr place=Rome")
         })?;
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         out.insert(name.to_owned(), value);
@@ -211,10 +214,7 @@ mod tests {
     #[test]
     fn attribute_values_are_json_or_text() {
         let got = attributes(&["a=1".into(), "b=x=y".into(), "c=[1,2]".into(), "d=\"1\"".into()]);
-        assert_eq!(
-            Value::Object(got.unwrap()),
-            json!({"a": 1, "b": "x=y", "c": [1, 2], "d": "1"})
-        );
+        assert_eq!(Value::Object(got.unwrap()), json!({"a": 1, "b": "x=y", "c": [1, 2], "d": "1"}));
         assert!(attributes(&["a".into()]).is_err());
     }
 }

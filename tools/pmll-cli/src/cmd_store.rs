@@ -182,11 +182,8 @@ pub struct VerifyArgs {
 pub fn verify(args: &VerifyArgs, context: &Context) -> Outcome {
     let store = open::read(context, &args.dir)?;
     let report = store.verify(if args.fast { Depth::Fast } else { Depth::Deep })?;
-    let problems: Vec<Value> = report
-        .problems
-        .iter()
-        .map(|p| json!({"file": p.file, "message": p.message}))
-        .collect();
+    let problems: Vec<Value> =
+        report.problems.iter().map(|p| json!({"file": p.file, "message": p.message})).collect();
     let object = json!({
         "whole": report.is_whole(),
         "depth": if args.fast { "fast" } else { "deep" },

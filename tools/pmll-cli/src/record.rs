@@ -99,7 +99,9 @@ impl Mapping {
     /// Reads a line; an error says what is wrong with it, not where it stands.
     pub fn record(&self, row: u64, line: Line) -> Result<Record, String> {
         match line {
-            Line::Text(payload) => Ok(self.plain(row, row.to_string().into(), Draft::bytes(payload))),
+            Line::Text(payload) => {
+                Ok(self.plain(row, row.to_string().into(), Draft::bytes(payload)))
+            }
             Line::Object(mut object) => match object.shift_remove(SYSTEM) {
                 Some(Value::Object(system)) => self.exported(object, system),
                 Some(_) => Err(format!("{SYSTEM} is not an object")),
