@@ -197,6 +197,7 @@ pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
         let mut from = 0;
         while from < count {
             let take = block.min(count - from);
+            vectors.clear();
             segment.segment.vectors(group, from, take, &mut vectors)?;
             scores.clear();
             scores.extend(vectors.chunks_exact(dim as usize).map(score_of));

@@ -36,7 +36,11 @@ fn number(name: &str) -> Option<u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 48,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn short_runs_agree_with_a_plain_map(calls in prop::collection::vec(ops::op(), 1..80)) {
