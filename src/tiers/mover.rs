@@ -187,7 +187,7 @@ pub fn archive(ground: &Ground<'_>, view: &View, uptime_ms: u64) -> Result<(Cold
         ops.push((op.lsn(), encode(op)));
     }
     ops.sort_by_key(|(lsn, _)| *lsn);
-    live.sort_by_key(|record| (record.collection, record.vector.is_none(), record.id));
+    live.sort_by_key(|record| (record.collection, record.id));
 
     let number = view.cold.catalog.meta(meta::NEXT_SEGMENT)?.unwrap_or(1);
     discard_unlisted(ground.disk, &view.cold, number)?;

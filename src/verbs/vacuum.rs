@@ -164,7 +164,7 @@ pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Re
             }
         }
     }
-    records.sort_by_key(|r| (r.collection, r.vector.is_none(), r.id));
+    records.sort_by_key(|r| (r.collection, r.id));
     let rows: Vec<&Record> = records.iter().collect();
     let ops: Vec<(Lsn, Vec<u8>)> = ops.into_iter().collect();
     let supersedes: Vec<(u64, u32)> =
