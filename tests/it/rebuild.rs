@@ -120,7 +120,11 @@ fn chapter(store: &Store, number: u64) {
 }
 
 /// A history of some chapters with a checkpoint after each.
-fn history(disk: &(impl Disk + Clone + 'static), clock: &Arc<ManualClock>, vacuums: &[u64]) -> Seen {
+fn history(
+    disk: &(impl Disk + Clone + 'static),
+    clock: &Arc<ManualClock>,
+    vacuums: &[u64],
+) -> Seen {
     let store = open(disk, clock);
     for number in 1..=8 {
         chapter(&store, number);

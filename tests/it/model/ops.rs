@@ -256,8 +256,7 @@ fn patch() -> impl Strategy<Value = Patch> {
     (content, expires, rest).prop_map(|((payload, vector, attributes), expires, rest)| {
         let mut patch = Patch::default();
         patch.payload = payload;
-        patch.vector =
-            vector.map(|v| v.map(|halves| halves.into_iter().map(f32::from).collect()));
+        patch.vector = vector.map(|v| v.map(|halves| halves.into_iter().map(f32::from).collect()));
         patch.attributes = attributes;
         if rest.0 {
             patch.attributes.insert("tag".into(), Value::Null);

@@ -103,8 +103,12 @@ impl World {
         }
         let stats = self.store().stats().unwrap();
         assert_eq!(stats.entries, total, "{context}");
-        assert_eq!(stats.warnings.len(), stats.warnings.iter().filter(|w| w.contains("cut off")).count(),
-            "{context}: {:?}", stats.warnings);
+        assert_eq!(
+            stats.warnings.len(),
+            stats.warnings.iter().filter(|w| w.contains("cut off")).count(),
+            "{context}: {:?}",
+            stats.warnings
+        );
         let settings: Vec<_> = self.settings.clone().into_iter().collect();
         assert_eq!(self.store().settings().unwrap(), settings, "{context}");
     }

@@ -230,9 +230,7 @@ impl World {
             Step::Put(_, draft)
             | Step::Insert(_, draft)
             | Step::PutIf(_, _, draft)
-            | Step::Add(_, draft) => {
-                Some(ModelEntry::put(draft, old.as_ref(), now, (id, version)))
-            }
+            | Step::Add(_, draft) => Some(ModelEntry::put(draft, old.as_ref(), now, (id, version))),
             Step::Update(_, patch) => old.clone().map(|mut entry| {
                 entry.update(patch, now, version);
                 entry

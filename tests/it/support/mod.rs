@@ -33,10 +33,7 @@ pub(crate) const START: Timestamp = Timestamp(1_795_219_200_000_000);
 impl ManualClock {
     /// A clock at [`START`].
     pub(crate) fn new() -> Arc<ManualClock> {
-        Arc::new(ManualClock {
-            wall_us: AtomicI64::new(START.0),
-            elapsed_us: AtomicU64::new(0),
-        })
+        Arc::new(ManualClock { wall_us: AtomicI64::new(START.0), elapsed_us: AtomicU64::new(0) })
     }
 
     /// Sets the wall clock alone, either way: somebody corrected it.
