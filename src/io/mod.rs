@@ -1,7 +1,7 @@
 //! The one seam to the operating system: directories and files as the store needs them.
 //!
 //! Everything above (log, archive, columns, and redb through `organs/catalog`) reaches the disk
-//! only through [`Disk`] and [`File`]. Three implementations: [`file`] (the operating system),
+//! only through [`Disk`] and [`File`]. Three implementations: [`mod@file`] (the operating system),
 //! [`memory`] (no disk at all, for tests and examples), [`sim`] (a disk that remembers what was
 //! synced and can crash, tear, reorder and fail).
 //!

@@ -9,6 +9,7 @@ fn on_every_disk(script: impl Fn(&dyn Disk)) {
     let parent = tempfile::tempdir().unwrap();
     script(&FileDisk::create(&parent.path().join("store")).unwrap());
     script(&MemoryDisk::new());
+    script(&sim::SimDisk::new(1));
 }
 
 fn kind<T>(result: io::Result<T>) -> ErrorKind {

@@ -1,1 +1,476 @@
-//! io/sim/mod
+//! A disk that remembers what was synced, and can crash, tear, reorder, rot and fail.
+//!
+//! It lives in RAM and answers as a real disk would. Beside what a reader sees it keeps what is
+//! durable, and every change in between in order. From that it builds the disks a crash may leave.
+//!
+//! 1. Run the program on a [`SimDisk`], recording.
+//! 2. At every call, build crash images ([`Recording::images_at`], [`SimDisk::crash_images`]) under
+//!    a [`Profile`], and leave out the ones already seen ([`SimDisk::image_hash`]).
+//! 3. Open each image with the program and compare with what it had acknowledged by then.
+//! 4. Apart from crashes: let calls fail ([`SimDisk::fail_at`]), let the process die
+//!    ([`SimDisk::kill_at`]), let bytes rot ([`SimDisk::flip_bit`]).
+//!
+//! Mutating calls are numbered from 0, failed ones included: create, write, set_len, sync, rename,
+//! remove, create_dir, sync_dir. An operation that the disk cannot do (a missing name) keeps its
+//! number and changes nothing.
+//!
+//! Everything follows from the seed and the calls: no clock, no randomness of the machine. Writing
+//! costs a copy of the bytes and of the 4-KiB pages they touch, never of a file; images share the
+//! pages they have in common.
+//!
+//! It never models damage to bytes a write did not touch, a rename that is half there, or a folder
+//! that loses names it had synced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::{Disk, File, OpenMode, name};
+
+mod content;
+mod damage;
+mod faults;
+mod images;
+mod recording;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use faults::Fault;
+pub use images::{Limits, Profile};
+pub use recording::Recording;
+
+use content::{FILE_BYTES_MAX, mix};
+use faults::{Call, Faults};
+use recording::{Log, Origin};
+use state::{Node, Op, State};
+
+/// A simulated directory. Clones share it.
+///
+/// ```
+/// use pmll::io::sim::{Profile, SimDisk};
+/// use pmll::io::{Disk, OpenMode};
+/// let disk = SimDisk::new(7);
+/// let file = disk.open("a", OpenMode::CreateNew)?;
+/// disk.sync_dir("")?;
+/// file.write_at(b"never synced", 0)?;
+/// let images = disk.crash_images(Profile::Posix, 100);
+/// let lost = images.iter().filter(|image| image.durable_bytes("a").as_deref() == Some(b""));
+/// assert!(lost.count() > 0, "a crash may lose it");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct SimDisk {
+    shell: Arc<Mutex<Shell>>,
+}
+
+/// The state and what surrounds it in one process: counters, faults, handles, locks.
+struct Shell {
+    state: State,
+    seed: u64,
+    ops: u64,
+    reads: u64,
+    faults: Faults,
+    kill_at: Option<u64>,
+    killed: bool,
+    log: Option<Log>,
+    handles: BTreeMap<u64, u32>,
+    locks: BTreeSet<u64>,
+    origin: Option<Origin>,
+}
+
+impl SimDisk {
+    /// An empty disk. The seed decides every random choice of its crash images.
+    #[must_use]
+    pub fn new(seed: u64) -> SimDisk {
+        SimDisk::with_state(State::default(), seed, None)
+    }
+
+    fn image(state: State, seed: u64, origin: Origin) -> SimDisk {
+        SimDisk::with_state(state, mix(seed), Some(origin))
+    }
+
+    fn with_state(state: State, seed: u64, origin: Option<Origin>) -> SimDisk {
+        let shell = Shell {
+            state,
+            seed,
+            ops: 0,
+            reads: 0,
+            faults: Faults::default(),
+            kill_at: None,
+            killed: false,
+            log: None,
+            handles: BTreeMap::new(),
+            locks: BTreeSet::new(),
+            origin,
+        };
+        SimDisk { shell: Arc::new(Mutex::new(shell)) }
+    }
+
+    /// Mutating calls so far: the number the next one gets.
+    #[must_use]
+    pub fn op_count(&self) -> u64 {
+        self.shell.lock().ops
+    }
+
+    /// Calls of `read_at` so far.
+    #[must_use]
+    pub fn read_count(&self) -> u64 {
+        self.shell.lock().reads
+    }
+
+    /// Changes that no sync has made durable.
+    #[must_use]
+    pub fn pending_count(&self) -> usize {
+        self.shell.lock().state.pending_count()
+    }
+
+    /// Lets the first mutating call at or after number `op` that the fault fits fail, and if
+    /// `sticky` every later one too. Several may be armed; the one armed first wins.
+    pub fn fail_at(&self, op: u64, fault: Fault, sticky: bool) {
+        self.shell.lock().faults.arm(op, fault, sticky);
+    }
+
+    /// Lets `read_at` call number `read` fail with an I/O error, and if `sticky` every later one.
+    pub fn fail_read_at(&self, read: u64, sticky: bool) {
+        self.shell.lock().faults.arm_reads(read, sticky);
+    }
+
+    /// Disarms all faults: space was freed, the cable is back.
+    pub fn clear_faults(&self) {
+        self.shell.lock().faults.clear();
+    }
+
+    /// Lets the process die at mutating call number `op`: that call does nothing, and from it on
+    /// every call on this disk and its files fails. Go on with [`fork_now`](SimDisk::fork_now) or
+    /// [`crash_images`](SimDisk::crash_images).
+    pub fn kill_at(&self, op: u64) {
+        self.shell.lock().kill_at = Some(op);
+    }
+
+    /// Whether a call met the number given to [`kill_at`](SimDisk::kill_at).
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.shell.lock().killed
+    }
+
+    /// An independent copy as another process would find it: same contents, the same changes still
+    /// pending, no lock held, no fault armed, counters at zero.
+    #[must_use]
+    pub fn fork_now(&self) -> SimDisk {
+        let shell = self.shell.lock();
+        let mut state = shell.state.clone();
+        state.collect(|_| false);
+        SimDisk::with_state(state, shell.seed, shell.origin)
+    }
+
+    /// A hash over the durable names and contents, the same on every machine: two images with one
+    /// hash are one image.
+    #[must_use]
+    pub fn image_hash(&self) -> u128 {
+        self.shell.lock().state.durable_hash()
+    }
+
+    /// Where a crash image came from (call, profile, plan), for reports; empty for other disks.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.shell.lock().origin {
+            Some((op, profile, plan)) => format!("before call {op}, {profile:?}, {plan:?}"),
+            None => String::new(),
+        }
+    }
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shell = self.shell.lock();
+        let pending = shell.state.pending_count();
+        write!(f, "SimDisk({} calls, {pending} changes pending)", shell.ops)
+    }
+}
+
+impl Shell {
+    fn check_alive(&self) -> io::Result<()> {
+        if self.killed { Err(io::Error::other("simulated crash of the process")) } else { Ok(()) }
+    }
+
+    /// Runs one mutating call: numbers it, asks the faults, applies and records what it did.
+    /// `work` says what happens without a fault; `spoilt` what a fault leaves of it.
+    fn call(
+        &mut self,
+        call: Call,
+        work: impl FnOnce(&State) -> io::Result<Op>,
+        spoilt: impl FnOnce(Op, Fault) -> Op,
+    ) -> io::Result<()> {
+        self.check_alive()?;
+        if self.kill_at.is_some_and(|at| self.ops >= at) {
+            self.killed = true;
+            return self.check_alive();
+        }
+        let seq = self.ops;
+        self.ops += 1;
+        let (op, answer) = match (work(&self.state), self.faults.fire(seq, call)) {
+            (Ok(op), None) => (op, Ok(())),
+            (Ok(op), Some(fault)) => (spoilt(op, fault), Err(fault.error())),
+            (Err(e), None) => (Op::Nothing, Err(e)),
+            (Err(_), Some(fault)) => (Op::Nothing, Err(fault.error())),
+        };
+        self.state.apply(&op, true);
+        if let Some(log) = &mut self.log {
+            log.ops.push(op);
+        }
+        answer
+    }
+
+    fn check_folder(state: &State, folder: &str) -> io::Result<()> {
+        if state.is_folder(folder) { Ok(()) } else { Err(missing(folder)) }
+    }
+
+    fn check_no_folder(state: &State, name: &str) -> io::Result<()> {
+        if state.is_folder(name) {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, format!("{name} is a folder")));
+        }
+        Ok(())
+    }
+}
+
+fn nothing(_: Op, _: Fault) -> Op {
+    Op::Nothing
+}
+
+fn missing(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("no {name}"))
+}
+
+impl Disk for SimDisk {
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let (folder, _) = name::split(name)?;
+        let mut shell = self.shell.lock();
+        shell.check_alive()?;
+        if mode == OpenMode::CreateNew {
+            let create = |state: &State| {
+                Shell::check_folder(state, folder)?;
+                if state.live.contains_key(name) {
+                    let message = format!("{name} is there already");
+                    return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+                }
+                Ok(Op::Create { name: Arc::from(name), inode: state.next_inode })
+            };
+            shell.call(Call::Create, create, nothing)?;
+        }
+        Shell::check_no_folder(&shell.state, name)?;
+        let Some(Node::File(inode)) = shell.state.live.get(name).copied() else {
+            return Err(missing(name));
+        };
+        *shell.handles.entry(inode).or_insert(0) += 1;
+        Ok(Arc::new(SimFile {
+            disk: self.clone(),
+            inode,
+            writable: mode != OpenMode::Read,
+            holds_lock: AtomicBool::new(false),
+        }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (folder, ..) = name::split_rename(from, to)?;
+        let rename = |state: &State| {
+            Shell::check_folder(state, folder)?;
+            Shell::check_no_folder(state, from)?;
+            Shell::check_no_folder(state, to)?;
+            if !state.live.contains_key(from) {
+                return Err(missing(from));
+            }
+            if from == to {
+                return Ok(Op::Nothing);
+            }
+            Ok(Op::Rename { from: Arc::from(from), to: Arc::from(to) })
+        };
+        self.shell.lock().call(Call::Move, rename, nothing)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        name::split(name)?;
+        let remove = |state: &State| {
+            Shell::check_no_folder(state, name)?;
+            if !state.live.contains_key(name) {
+                return Err(missing(name));
+            }
+            Ok(Op::Remove { name: Arc::from(name) })
+        };
+        self.shell.lock().call(Call::Move, remove, nothing)
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        name::check_folder(folder)?;
+        let shell = self.shell.lock();
+        shell.check_alive()?;
+        let names = shell.state.live.keys().filter_map(|path| {
+            let (parent, leaf) = path.rsplit_once('/').unwrap_or(("", path));
+            (parent == folder).then(|| leaf.to_owned())
+        });
+        let mut names: Vec<String> = names.collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn create_dir(&self, folder: &str) -> io::Result<()> {
+        name::check_folder(folder)?;
+        let create = |state: &State| match state.live.get(folder) {
+            Some(Node::File(_)) => {
+                let message = format!("{folder} is a file");
+                Err(io::Error::new(io::ErrorKind::NotADirectory, message))
+            }
+            Some(Node::Folder) => Ok(Op::Nothing),
+            None if folder.is_empty() => Ok(Op::Nothing),
+            None => Ok(Op::MakeDir { name: Arc::from(folder) }),
+        };
+        self.shell.lock().call(Call::Create, create, nothing)
+    }
+
+    fn sync_dir(&self, folder: &str) -> io::Result<()> {
+        name::check_folder(folder)?;
+        let mut shell = self.shell.lock();
+        let sync = |state: &State| {
+            Shell::check_folder(state, folder)?;
+            Ok(Op::SyncDir { folder: Arc::from(folder) })
+        };
+        let spoilt = |op, fault| match (op, fault) {
+            (Op::SyncDir { folder }, Fault::SyncFails) => Op::SyncDirLost { folder },
+            _ => Op::Nothing,
+        };
+        let answer = shell.call(Call::Sync, sync, spoilt);
+        let Shell { state, handles, .. } = &mut *shell;
+        state.collect(|inode| handles.contains_key(&inode));
+        answer
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A handle; it keeps its file alive, and its lock goes with it.
+struct SimFile {
+    disk: SimDisk,
+    inode: u64,
+    writable: bool,
+    holds_lock: AtomicBool,
+}
+
+impl SimFile {
+    fn check_writable(&self) -> io::Result<()> {
+        if self.writable {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "the file was opened to read"))
+    }
+}
+
+impl File for SimFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut shell = self.disk.shell.lock();
+        shell.check_alive()?;
+        let read = shell.reads;
+        shell.reads += 1;
+        if shell.faults.fire_read(read) {
+            return Err(Fault::Eio.error());
+        }
+        let file = shell.state.inodes.get(&self.inode);
+        Ok(file.map_or(0, |file| file.live.read(buf, offset)))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.check_writable()?;
+        let data: Arc<[u8]> = Arc::from(bytes);
+        let inode = self.inode;
+        let write = |_: &State| {
+            if data.is_empty() {
+                return Ok(Op::Nothing);
+            }
+            let end = offset.checked_add(data.len() as u64);
+            if end.is_none_or(|end| end > FILE_BYTES_MAX) {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            Ok(Op::Write { inode, offset, data })
+        };
+        let spoilt = |op, fault| match (op, fault) {
+            (Op::Write { inode, offset, data }, Fault::ShortWrite) => {
+                let half = data.get(..data.len() / 2).unwrap_or_default();
+                if half.is_empty() {
+                    return Op::Nothing;
+                }
+                Op::Write { inode, offset, data: Arc::from(half) }
+            }
+            _ => Op::Nothing,
+        };
+        self.disk.shell.lock().call(Call::Write, write, spoilt)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        let inode = self.inode;
+        let set_len = |_: &State| {
+            if len > FILE_BYTES_MAX {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            Ok(Op::SetLen { inode, len })
+        };
+        self.disk.shell.lock().call(Call::SetLen, set_len, nothing)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let inode = self.inode;
+        let spoilt = |_, fault| match fault {
+            Fault::SyncFails => Op::SyncLost { inode },
+            _ => Op::Nothing,
+        };
+        self.disk.shell.lock().call(Call::Sync, |_| Ok(Op::Sync { inode }), spoilt)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let shell = self.disk.shell.lock();
+        shell.check_alive()?;
+        Ok(shell.state.inodes.get(&self.inode).map_or(0, |file| file.live.len()))
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        let mut shell = self.disk.shell.lock();
+        shell.check_alive()?;
+        if self.holds_lock.load(Ordering::Acquire) {
+            return Ok(true);
+        }
+        let taken = shell.locks.insert(self.inode);
+        self.holds_lock.store(taken, Ordering::Release);
+        Ok(taken)
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let mut shell = self.disk.shell.lock();
+        if self.holds_lock.load(Ordering::Acquire) {
+            shell.locks.remove(&self.inode);
+        }
+        let Shell { state, handles, .. } = &mut *shell;
+        if let Some(count) = handles.get_mut(&self.inode) {
+            *count -= 1;
+            if *count == 0 {
+                handles.remove(&self.inode);
+                // Nearly always the name is still there, and there is nothing to collect.
+                if !state.live.values().any(|node| *node == Node::File(self.inode)) {
+                    state.collect(|inode| handles.contains_key(&inode));
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimFile({})", self.inode)
+    }
+}
