@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod cursor;
+pub mod footer;
 pub mod log;
 pub mod op;
 pub mod row;
