@@ -2,6 +2,8 @@
 
 pub mod body;
 pub mod cursor;
+#[cfg(test)]
+mod format_tests;
 pub mod log;
 pub mod op;
 pub mod row;
