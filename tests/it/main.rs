@@ -1,3 +1,6 @@
 //! The integration tests, one binary: `cargo test --test it`.
 
+mod model;
+mod rebuild;
+mod support;
 mod tidy;

@@ -8,11 +8,11 @@
 //! namespace len u16 | key len u16 | session len u8 | namespace | key | session | attributes (rest)
 //! ```
 //!
-//! A frame table is an array of 24 bytes a frame with a CRC each, read one entry at a time: it grows
-//! with the data, so it must not stay in RAM.
+//! A frame table is an array of 24 bytes a frame with a CRC each, read one entry at a time: it
+//! grows with the data, so it must not stay in RAM.
 //!
 //! ```text
-//! offset in the file u64 | stored len u32 | decompressed len u32 | CRC of the stored bytes u32 | CRC
+//! offset in the file u64 | stored len u32 | decompressed len u32 | CRC of stored bytes u32 | CRC
 //! ```
 //!
 //! A frame whose two lengths are equal is stored as it is: what zstd cannot shrink is not worth a
@@ -34,7 +34,8 @@ pub const BODY_BYTES_MAX: usize = 5
     + limits::KEY_BYTES_MAX
     + limits::SESSION_BYTES_MAX
     + limits::ATTRIBUTES_BYTES_MAX;
-/// Decompressed bytes a frame is filled to. Measured: docs/decisions/0004-archive-segment-layout.md.
+/// Decompressed bytes a frame is filled to. Measured:
+/// docs/decisions/0004-archive-segment-layout.md.
 pub const FRAME_BYTES: usize = 4 << 10;
 /// A payload longer than [`limits::PAYLOAD_RESIDENT_BYTES_MAX`] is cut into frames of this length.
 pub const PIECE_BYTES: usize = 256 << 10;

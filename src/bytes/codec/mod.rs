@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod cursor;
+pub mod footer;
 #[cfg(test)]
 mod format_tests;
 pub mod log;

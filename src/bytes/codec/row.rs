@@ -1,13 +1,13 @@
 //! One row of the archive's row table: 128 bytes, all of an entry that is of fixed size.
 //!
 //! ```text
-//!   0 id u64          32 created i64      64 salience f32      80 body frame u32    108 body CRC u32
-//!   8 version u64     40 updated i64      68 norm f32          84 body offset u32   112 flags u32
-//!  16 at i64          48 expires i64      72 vector number u32 88 body len u32      116 zeros (8)
-//!  24 fingerprint u64 56 sequence u64     76 vector CRC u32    92 payload frame u32 124 row CRC u32
-//!                                                              96 payload offset u32
-//!                                                             100 payload len u32
-//!                                                             104 payload CRC u32
+//!   0 id u64           40 updated i64         80 body: frame u32, offset u32, length u32
+//!   8 version u64      48 expires i64         92 payload: frame u32, offset u32, length u32
+//!  16 at i64           56 sequence u64       104 payload CRC u32
+//!  24 fingerprint u64  64 salience f32       108 body CRC u32
+//!  32 created i64      68 norm f32           112 flags u32
+//!                      72 vector number u32  116 zeros (8)
+//!                      76 vector CRC u32     124 row CRC u32
 //! ```
 //!
 //! A row answers everything a filter or a scan asks about times, pins and versions, and says where

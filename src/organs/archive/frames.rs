@@ -1,8 +1,8 @@
 //! Reading what is compressed: bodies and payloads.
 //!
 //! Steps for one frame: its table entry (24 bytes, own CRC), the bounds, the stored bytes, their
-//! CRC, and only then the decoder, into a buffer of exactly the promised length. Then the CRC of the
-//! body or payload itself, from the row: a frame that is whole but belongs to another row is seen.
+//! CRC, and only then the decoder, into a buffer of exactly the promised length. Then the CRC of
+//! the body or payload itself, from the row: a whole frame that belongs to another row is seen.
 //!
 //! [`BodyReader`] remembers the last frame of each kind, so that a walk over rows in order
 //! decompresses every frame once. One decoder per thread is kept for all segments; it is scratch
@@ -21,8 +21,10 @@ use crate::words::record::Record;
 
 use super::segment::{Segment, payload_of};
 
+type Decoder = RefCell<Option<zstd::bulk::Decompressor<'static>>>;
+
 thread_local! {
-    static DECODER: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+    static DECODER: Decoder = const { RefCell::new(None) };
 }
 
 impl Segment {
@@ -145,7 +147,7 @@ impl Segment {
 }
 
 fn decompress(stored: &[u8], out: &mut [u8]) -> std::io::Result<usize> {
-    let run = |slot: &RefCell<Option<zstd::bulk::Decompressor<'static>>>| {
+    let run = |slot: &Decoder| {
         let mut slot = slot.try_borrow_mut().map_err(std::io::Error::other)?;
         let decoder = match &mut *slot {
             Some(decoder) => decoder,

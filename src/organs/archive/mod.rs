@@ -27,6 +27,7 @@ use crate::words::error::{Error, Result};
 
 pub mod frames;
 pub mod segment;
+mod sink;
 pub mod vectors;
 pub mod verify;
 pub mod writer;
@@ -34,9 +35,7 @@ pub mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use crate::bytes::codec::body::{Body, BodyRef};
-pub use crate::bytes::codec::row::{Row, fingerprint};
-pub use crate::bytes::codec::segment::{Footer, Group, Section, SectionKind};
+pub use crate::bytes::codec::row::Row;
 pub use frames::BodyReader;
 pub use segment::Segment;
 pub use writer::{NewSegment, PayloadReader, Sealed, write_segment};

@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 use crate::bytes::codec::body::Body;
 use crate::bytes::codec::cursor::{Reader, Short};
+use crate::bytes::codec::footer::{Footer, Group};
 use crate::bytes::codec::row::{ROW_BYTES, Row};
 use crate::bytes::codec::segment::{
-    FORMAT, Footer, Group, HEADER_BYTES, Section, SectionKind, Seed, TRAILER_BYTES, decode_header,
-    decode_trailer,
+    FORMAT, HEADER_BYTES, Section, SectionKind, Seed, TRAILER_BYTES, decode_header, decode_trailer,
 };
 use crate::io::{Disk, File, OpenMode};
 use crate::words::error::{Error, ErrorKind, Result};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::bytes::codec::segment::SectionKind;
 use crate::io::{Disk, File, MemoryDisk, OpenMode};
 use crate::words::error::ErrorKind;
 use crate::words::id::{CollectionId, EntryId, Key, Lsn, Namespace, Timestamp};

@@ -109,10 +109,8 @@ impl Segment {
                 let at = section.offset + u64::from(row.number) * stride as u64;
                 self.check_vector(group, row, vector, at)?;
             }
-            if first == block * BLOCK && last == block_end {
-                if let Some(checked) = checked {
-                    checked.set(block);
-                }
+            if let (Some(checked), true) = (checked, first == block * BLOCK && last == block_end) {
+                checked.set(block);
             }
         }
         Ok(())
@@ -127,7 +125,8 @@ impl Segment {
     }
 }
 
-/// Fills `values` from stored bytes: `fill` gets the space for them and reads and checks them there.
+/// Fills `values` from stored bytes: `fill` gets the space for them, and reads and checks them
+/// there.
 fn widen(
     element: Element,
     values: &mut [f32],

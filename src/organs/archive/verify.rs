@@ -8,8 +8,9 @@
 //! writes, and reads through small buffers: memory does not depend on the segment's size.
 
 use crate::bytes::codec::body::PIECE_BYTES;
+use crate::bytes::codec::footer::Group;
 use crate::bytes::codec::row::{Row, fingerprint};
-use crate::bytes::codec::segment::{Group, HEADER_BYTES};
+use crate::bytes::codec::segment::HEADER_BYTES;
 use crate::words::error::{Error, Result};
 
 use super::frames::BodyReader;

@@ -9,7 +9,8 @@
 //! 16 lanes are four SSE registers, two of AVX, one of AVX-512: the compiler turns the loops into
 //! packed instructions on baseline x86-64 and aarch64, and four independent sums hide the latency
 //! of an addition (4 cycles) behind the two loads a cycle that bound the loop anyway. Paper cost of
-//! one dot product of 384 values with SSE: 192 loads, two a cycle, 96 cycles, about 30 ns.
+//! one dot product of 384 values with SSE: 192 loads, two a cycle, 96 cycles, about 30 ns; measured
+//! in cache 39 ns, a plain sum in order 340 ns.
 //!
 //! The f64 versions are slow and safe: f32 values up to 3.4e38 square to 1.2e77, far inside f64.
 //! They serve vectors so large or small that f32 sums overflow or vanish.
@@ -73,20 +74,33 @@ fn fold_pairs(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     let len = a.len().min(b.len());
     let (a, a_tail) = a.split_at(len).0.as_chunks::<LANES>();
     let (b, b_tail) = b.split_at(len).0.as_chunks::<LANES>();
-    let mut lanes = [0.0_f32; LANES];
-    for (a, b) in a.iter().zip(b) {
-        for ((lane, x), y) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += term(*x, *y);
-        }
-    }
-    for ((lane, x), y) in lanes.iter_mut().zip(a_tail).zip(b_tail) {
-        *lane += term(*x, *y);
+    let mut lanes = a.iter().zip(b).fold([0.0; LANES], |lanes, (a, b)| add(lanes, a, b, &term));
+    if !a_tail.is_empty() {
+        // Padded with zeros, whose terms are zero. A lane starts at +0 and so never becomes -0: the
+        // padding changes no bit.
+        let (mut x, mut y) = ([0.0; LANES], [0.0; LANES]);
+        x.iter_mut().zip(a_tail).for_each(|(x, a)| *x = *a);
+        y.iter_mut().zip(b_tail).for_each(|(y, b)| *y = *b);
+        lanes = add(lanes, &x, &y, &term);
     }
     let [l0, l1, l2, l3, l4, l5, l6, l7, h0, h1, h2, h3, h4, h5, h6, h7] = lanes;
     let eight = [l0 + h0, l1 + h1, l2 + h2, l3 + h3, l4 + h4, l5 + h5, l6 + h6, l7 + h7];
     let [l0, l1, l2, l3, h0, h1, h2, h3] = eight;
     let [l0, l1, h0, h1] = [l0 + h0, l1 + h1, l2 + h2, l3 + h3];
     (l0 + h0) + (l1 + h1)
+}
+
+/// One step of all lanes. Lanes go in and out by value and are never indexed by a variable: only so
+/// they stay in four registers (a tail that wrote to some lanes in place made the loop 2.6 times
+/// slower, because the compiler kept half of the sums as single values).
+#[inline(always)]
+fn add(
+    lanes: [f32; LANES],
+    a: &[f32; LANES],
+    b: &[f32; LANES],
+    term: &impl Fn(f32, f32) -> f32,
+) -> [f32; LANES] {
+    std::array::from_fn(|i| lanes[i] + term(a[i], b[i]))
 }
 
 #[cfg(test)]
