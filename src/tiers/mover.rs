@@ -216,6 +216,7 @@ pub fn archive(ground: &Ground<'_>, view: &View, uptime_ms: u64) -> Result<(Cold
             flip.kill(place)?;
         }
         flip.update.del_id(tombstone.id)?;
+        flip.update.del_expiring(tombstone.id)?;
         flip.update.del_key(
             tombstone.collection,
             &tombstone.namespace,
@@ -256,7 +257,11 @@ pub fn discard_unlisted(disk: &dyn Disk, cold: &Cold, number: u64) -> Result<()>
 pub fn place_rows(flip: &mut Flip<'_>, rows: &[&Record], sealed: &Sealed) -> Result<()> {
     for (record, place) in rows.iter().zip(&sealed.places) {
         match flip.cold.locate(record.id)? {
-            Some((_, old)) => flip.kill(old)?,
+            Some((_, old)) => {
+                flip.kill(old)?;
+                // Seen expired was the version before this one.
+                flip.update.del_expiring(record.id)?;
+            }
             None => flip.update.put_key(
                 record.collection,
                 &record.namespace,

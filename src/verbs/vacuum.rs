@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
+
 use crate::bytes::codec::op::decode_op;
 use crate::io::Disk;
 use crate::organs::archive::{self, NewSegment, PayloadReader, Segment};
@@ -128,6 +130,14 @@ impl PayloadReader for ColdPayloads<'_> {
 /// [`remove`], when the new state is published.
 pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Result<(Cold, Step)> {
     let cold = &*view.cold;
+    // As the catalog knows them: rows of one that was dropped a moment ago must move along, because
+    // the checkpoint that archives the drop will look for them.
+    let mut collections = OrdMap::new();
+    for (id, bytes) in cold.catalog.collections()? {
+        if let Op::Define(def) = mover::decode_stored(&bytes)? {
+            collections.insert(id, Arc::new(def));
+        }
+    }
     let mut large = BTreeMap::new();
     let mut records = Vec::new();
     let mut ops: BTreeMap<Lsn, Vec<u8>> = BTreeMap::new();
@@ -135,7 +145,7 @@ pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Re
         for (index, group) in victim.segment.footer().groups.iter().enumerate() {
             let group_index = u16::try_from(index).unwrap_or(u16::MAX);
             let Some(dead) = victim.dead.get(index) else { continue };
-            if !view.collections.contains_key(&group.collection) {
+            if !collections.contains_key(&group.collection) {
                 continue;
             }
             let mut rows = Vec::new();
@@ -183,7 +193,7 @@ pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Re
             next_id: view.next_id.0,
             next_collection: view.next_collection.0,
             rows: &rows,
-            dims: &mover::dims_of(&view.collections),
+            dims: &mover::dims_of(&collections),
             ops: &ops,
             supersedes: &supersedes,
         },
@@ -265,7 +275,10 @@ pub fn ripe(
                 if dead.contains(at) || view.shadows(row.id) {
                     continue;
                 }
-                if row.expires.is_none_or(|expires| expires > now) {
+                let Some(expires) = row.expires else { continue };
+                if expires > now {
+                    // A clock that was set right: the grace begins anew when the time has come.
+                    seen_any |= update.del_expiring(row.id)?;
                     continue;
                 }
                 match update.get_expiring(row.id)? {
