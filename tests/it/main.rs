@@ -1,3 +1,4 @@
 //! The integration tests, one binary: `cargo test --test it`.
 
+mod crash;
 mod tidy;
