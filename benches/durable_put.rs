@@ -85,7 +85,8 @@ fn timed(threads: usize, call: impl Fn(usize, u64) -> Outcome<()> + Sync) -> Out
                 })
             })
             .collect();
-        let joined = workers.into_iter().map(|w| w.join().map_err(|_| "a worker panicked".to_owned()));
+        let joined =
+            workers.into_iter().map(|w| w.join().map_err(|_| "a worker panicked".to_owned()));
         joined.collect::<Result<Result<Vec<_>, _>, _>>().and_then(|all| all).map(|all| all.concat())
     })?;
     let rate = done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use crate::bytes::codec::body::Body;
 use crate::bytes::codec::cursor::Reader;
-use crate::organs::archive::{Body, Row, Segment};
+use crate::organs::archive::{Row, Segment};
 use crate::organs::catalog::{Located, Snapshot};
 use crate::words::error::{Error, Result};
 use crate::words::id::{CollectionId, EntryId, KeyPath};

@@ -187,9 +187,10 @@ pub fn archive(ground: &Ground<'_>, view: &View, uptime_ms: u64) -> Result<(Cold
         ops.push((op.lsn(), encode(op)));
     }
     ops.sort_by_key(|(lsn, _)| *lsn);
-    live.sort_by_key(|record| (record.collection, record.vector.is_none(), record.id));
+    live.sort_by_key(|record| (record.collection, record.id));
 
     let number = view.cold.catalog.meta(meta::NEXT_SEGMENT)?.unwrap_or(1);
+    discard_unlisted(ground.disk, &view.cold, number)?;
     let first = Lsn(view.cold.catalog.meta(meta::APPLIED_LSN)?.unwrap_or(0)).next();
     let sealed = archive::write_segment(
         ground.disk,
@@ -239,6 +240,16 @@ pub fn archive(ground: &Ground<'_>, view: &View, uptime_ms: u64) -> Result<(Cold
         segment: Some(number),
     };
     Ok((cold, moved))
+}
+
+/// Takes away what an earlier attempt at this number left: a segment whose catalog transaction
+/// failed. Its records are still in the log, or in the segments it meant to supersede. Left lying,
+/// it would be applied by a later open, after entries it holds were deleted.
+pub fn discard_unlisted(disk: &dyn Disk, cold: &Cold, number: u64) -> Result<()> {
+    if !cold.segments.contains_key(&number) && archive::list(disk)?.contains(&number) {
+        archive::remove(disk, number)?;
+    }
+    Ok(())
 }
 
 /// Points ids and keys at the rows of a sealed segment; older rows of the same ids die.

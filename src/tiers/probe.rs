@@ -8,7 +8,8 @@ use std::cell::OnceCell;
 
 use serde_json::{Map, Value};
 
-use crate::organs::archive::Body;
+use crate::bytes::codec::body::Body;
+use crate::organs::archive::BodyReader;
 use crate::pure::filter::{FieldValue, Fields, Filter, Reserved};
 use crate::tiers::assemble::{self, Accesses};
 use crate::tiers::{Copy, View};
@@ -33,8 +34,24 @@ pub struct Scope<'a> {
 
 impl Scope<'_> {
     /// Whether a copy may be an answer: not expired, under the namespace, and it passes.
-    pub fn admits(&self, copy: &Copy, filter: Option<&Filter>) -> Result<bool> {
+    ///
+    /// `bodies` reads the bodies of the copy's segment and group; rows that are asked about in
+    /// their order share the decompression of a frame that way (a 4-KiB frame holds about 20).
+    pub fn admits(
+        &self,
+        copy: &Copy,
+        filter: Option<&Filter>,
+        bodies: Option<&mut BodyReader<'_>>,
+    ) -> Result<bool> {
         let mut probe = Probe::new(copy, self.access);
+        let needs = filter.map(Filter::needs).unwrap_or_default();
+        let wants_body =
+            needs.attributes || needs.key_or_ns_or_session || !self.namespace.is_root();
+        if let (true, Copy::Cold(cold), Some(bodies)) = (wants_body, copy, bodies)
+            && !probe.expired(self.now)
+        {
+            let _ = probe.body.set(bodies.body(&cold.row)?);
+        }
         if probe.expired(self.now) {
             return Ok(false);
         }

@@ -12,6 +12,7 @@ use std::cmp::Ordering;
 use std::iter::Peekable;
 use std::ops::Bound;
 
+use crate::organs::archive::BodyReader;
 use crate::organs::catalog::KeyRange;
 use crate::pure::filter::Filter;
 use crate::tiers::Copy;
@@ -178,7 +179,7 @@ pub fn scan(scope: &Scope<'_>, scan: &Scan) -> Result<ScanPage> {
                     path.key
                 )));
             };
-            if !scope.admits(&copy, scan.filter.as_ref())? {
+            if !scope.admits(&copy, scan.filter.as_ref(), None)? {
                 continue;
             }
             if page.entries.len() >= scan.limit || bytes >= PAGE_BYTES_MAX {
@@ -342,12 +343,13 @@ fn decode_cursor(scope: &Scope<'_>, cursor: &str) -> Result<KeyPath> {
 pub fn count(scope: &Scope<'_>, filter: Option<&Filter>) -> Result<u64> {
     let mut count = 0;
     for hot in scope.view.hot(scope.def.id) {
-        count += u64::from(scope.admits(&Copy::Hot(hot.clone()), filter)?);
+        count += u64::from(scope.admits(&Copy::Hot(hot.clone()), filter, None)?);
     }
     for (segment, group) in scope.view.cold.groups(scope.def.id) {
         let Some(dead) = segment.dead.get(usize::from(group)) else { continue };
         let groups = &segment.segment.footer().groups;
         let rows_total = groups.get(usize::from(group)).map_or(0, |g| g.rows);
+        let mut bodies = BodyReader::new(&segment.segment, group);
         let mut from = 0;
         while from < rows_total {
             let take = ROWS_AT_ONCE.min(rows_total - from);
@@ -359,7 +361,7 @@ pub fn count(scope: &Scope<'_>, filter: Option<&Filter>) -> Result<u64> {
                 }
                 let place = Place { segment: segment.segment.number(), group, row: at };
                 let copy = Copy::Cold(ColdRow { segment: segment.clone(), place, row });
-                count += u64::from(scope.admits(&copy, filter)?);
+                count += u64::from(scope.admits(&copy, filter, Some(&mut bodies))?);
             }
             from += take;
         }

@@ -66,7 +66,7 @@ pub fn recover(
         Catalog::open(disk, cache_bytes)
     };
     let listed = match opened {
-        Ok(catalog) => match list(catalog, &**disk, store_id, &on_disk) {
+        Ok(catalog) => match list(catalog, &**disk, store_id, &on_disk, &segments) {
             Ok(listed) => Some(listed),
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 warnings.push(format!("index.redb was rebuilt from the archive: {error}"));
@@ -182,11 +182,13 @@ fn read_segments(disk: &dyn Disk, store_id: [u8; 16]) -> Result<(BTreeSet<u64>, 
 }
 
 /// The catalog with the segments it lists; `Corrupt` when it speaks of others than there are.
+/// `present` are all on disk, `counted` those that nothing supersedes.
 fn list(
     catalog: Catalog,
     disk: &dyn Disk,
     store_id: [u8; 16],
     present: &BTreeSet<u64>,
+    counted: &BTreeSet<u64>,
 ) -> Result<(Catalog, Cold)> {
     let snapshot = catalog.snapshot()?;
     let mut segments = BTreeMap::new();
@@ -199,6 +201,12 @@ fn list(
         }
         let segment = Segment::open(disk, number, store_id)?;
         segments.insert(number, Arc::new(ColdSegment::decode(segment, &bytes)?));
+    }
+    // A segment that is older than a listed one and yet not listed: some of what it holds may have
+    // been deleted since, which only a rebuild over all of them can tell.
+    let newest = segments.keys().next_back().copied().unwrap_or(0);
+    if let Some(number) = counted.iter().find(|n| **n < newest && !segments.contains_key(n)) {
+        return Err(Error::corrupt(format!("it lists segment {newest} but not segment {number}")));
     }
     // An older state of the file passes every checksum. It shows in its numbers.
     if snapshot.meta(meta::NEXT_SEGMENT)?.is_none() && !present.is_empty() {

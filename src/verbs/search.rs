@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use crate::organs::archive::BodyReader;
 use crate::pure::filter::Filter;
 use crate::pure::kernel::{self, PreparedQuery};
 use crate::pure::topk::TopK;
@@ -194,9 +195,11 @@ pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
         let Some(dead) = segment.dead.get(usize::from(group)) else { continue };
         let count =
             segment.segment.footer().groups.get(usize::from(group)).map_or(0, |g| g.vectors);
+        let mut bodies = BodyReader::new(&segment.segment, group);
         let mut from = 0;
         while from < count {
             let take = block.min(count - from);
+            vectors.clear();
             segment.segment.vectors(group, from, take, &mut vectors)?;
             scores.clear();
             scores.extend(vectors.chunks_exact(dim as usize).map(score_of));
@@ -215,7 +218,7 @@ pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
                 let place = Place { segment: segment.segment.number(), group, row: at };
                 let copy =
                     Copy::Cold(ColdRow { segment: Arc::clone(segment), place, row: row.clone() });
-                if scope.admits(&copy, query.filter.as_ref())? {
+                if scope.admits(&copy, query.filter.as_ref(), Some(&mut bodies))? {
                     best.offer(score, row.id, Found::Cold(Arc::clone(segment), place));
                 }
             }
@@ -230,7 +233,9 @@ pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
             continue;
         }
         let score = score_of(vector);
-        if enters(&best, score) && scope.admits(&Copy::Hot(hot.clone()), query.filter.as_ref())? {
+        if enters(&best, score)
+            && scope.admits(&Copy::Hot(hot.clone()), query.filter.as_ref(), None)?
+        {
             best.offer(score, hot.record.id, Found::Hot(hot.record.id));
         }
     }

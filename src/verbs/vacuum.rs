@@ -164,12 +164,13 @@ pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Re
             }
         }
     }
-    records.sort_by_key(|r| (r.collection, r.vector.is_none(), r.id));
+    records.sort_by_key(|r| (r.collection, r.id));
     let rows: Vec<&Record> = records.iter().collect();
     let ops: Vec<(Lsn, Vec<u8>)> = ops.into_iter().collect();
     let supersedes: Vec<(u64, u32)> =
         victims.iter().map(|v| (v.segment.number(), v.segment.crc())).collect();
     let number = cold.catalog.meta(meta::NEXT_SEGMENT)?.unwrap_or(1);
+    mover::discard_unlisted(ground.disk, cold, number)?;
     let applied = Lsn(cold.catalog.meta(meta::APPLIED_LSN)?.unwrap_or(0));
     let sealed = archive::write_segment(
         ground.disk,

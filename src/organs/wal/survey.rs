@@ -91,6 +91,8 @@ pub struct Survey {
     pub synced_through: u64,
     /// See `synced_through`.
     pub acked_lsn: Lsn,
+    /// Batch of the last frame that says so.
+    evidence_batch: u64,
     /// The last end of a batch all of whose records are applied: offset to go on from, and the
     /// frame that ends it.
     pub resume: Option<(u64, Frame)>,
@@ -139,12 +141,15 @@ fn look_through(piece: &[u8], start: u64, asked: &Asked, found: &mut Survey) {
         found.frames_end = found.frames_end.max(end);
         found.synced_through = found.synced_through.max(frame.synced_through());
         if frame.synced_through() > asked.last_batch {
-            // An operation's own batch was not synced when it was written: all before it were.
+            // A batch was not synced when it was written, but what came before its first record
+            // may have been; of that record its first frame tells best.
             let newest = match frame.kind {
-                Kind::Op => frame.lsn.0.saturating_sub(1),
-                _ => frame.lsn.0,
+                Kind::Op | Kind::Commit if frame.batch == found.evidence_batch => Lsn(0),
+                Kind::Op => Lsn(frame.lsn.0.saturating_sub(1)),
+                Kind::Commit | Kind::AckMark | Kind::Footer | Kind::Close => frame.lsn,
             };
-            found.acked_lsn = found.acked_lsn.max(Lsn(newest));
+            found.acked_lsn = found.acked_lsn.max(newest);
+            found.evidence_batch = frame.batch;
         }
         if frame.lsn <= asked.applied && frame.lsn > asked.last_lsn && frame.kind != Kind::Op {
             let next = if frame.kind == Kind::Commit { end } else { offset };

@@ -5,6 +5,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::words::id::{CollectionId, EntryId, Lsn, Timestamp};
+use crate::words::limits;
+use crate::words::options::CollectionSpec;
+use crate::words::record::{CollectionDef, Payload, Tombstone};
 
 fn record() -> Record {
     Record {

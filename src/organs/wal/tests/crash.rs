@@ -1,0 +1,248 @@
+//! Crashes and failing calls at every point of a run: what was acknowledged is read back, what was
+//! not is there whole or not at all, and the log goes on from there.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::io::sim::{Limits, Profile};
+
+/// The sweep must not shrink unnoticed.
+const IMAGES_MIN: usize = 2_500;
+const NESTED_MIN: usize = 2_000;
+
+/// What the caller of the log knew at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// Calls the disk had seen by then.
+    op: u64,
+    acked: u64,
+    applied: u64,
+}
+
+/// One run: sizes of batches, how often they are synced, and how often the log is rotated.
+#[derive(Clone, Copy, Debug)]
+struct Script {
+    counts: [u64; 7],
+    sync_every: u64,
+    rotate_every: u64,
+}
+
+const SCRIPTS: [Script; 4] = [
+    Script { counts: [1, 4, 2, 9, 1, 1, 6], sync_every: 1, rotate_every: 6 },
+    Script { counts: [1, 1, 3, 1, 2, 12, 1], sync_every: 3, rotate_every: 5 },
+    Script { counts: [8, 7, 9, 6, 10, 5, 11], sync_every: 2, rotate_every: 99 },
+    Script { counts: [1, 2, 1, 3, 1, 1, 2], sync_every: 6, rotate_every: 9 },
+];
+
+/// The run of one process: it writes until the log refuses, and remembers what it was told.
+struct Run {
+    disk: SimDisk,
+    known: Vec<Known>,
+    /// Every operation ever handed to the log; the last attempt of an LSN stands last.
+    issued: Vec<Op>,
+    attempts: u64,
+}
+
+impl Run {
+    fn new(disk: &SimDisk) -> Run {
+        let known = vec![Known::default()];
+        Run { disk: disk.clone(), known, issued: Vec::new(), attempts: 0 }
+    }
+
+    fn now(&self) -> Known {
+        *self.known.last().unwrap()
+    }
+
+    fn learn(&mut self, change: impl FnOnce(&mut Known)) {
+        let mut known = self.now();
+        known.op = self.disk.op_count();
+        change(&mut known);
+        self.known.push(known);
+    }
+
+    fn append(&mut self, wal: &mut Wal, count: u64) -> Result<()> {
+        self.attempts += 1;
+        let first = wal.last_lsn().0 + 1;
+        let ops: Batch = (first..first + count).map(|lsn| op(lsn, self.attempts)).collect();
+        self.issued.extend(ops.iter().map(|(op, _)| op.clone()));
+        wal.append(&ops).map(|_| ())
+    }
+
+    fn sync(&mut self, wal: &mut Wal) -> Result<()> {
+        wal.sync()?;
+        self.learn(|known| known.acked = wal.last_lsn().0);
+        Ok(())
+    }
+
+    /// Durable and buffered batches of many sizes, rotation, reclaiming. Room that runs out is
+    /// tried once more; the first other error ends the run.
+    fn script(&mut self, script: &Script) -> Result<()> {
+        let (scan, _) = read(&self.disk, self.now().applied)?;
+        let mut wal = Wal::open(Arc::new(self.disk.clone()), STORE, scan, SMALL)?;
+        for step in 0..14u64 {
+            let count = script.counts[step as usize % 7];
+            if let Err(error) = self.append(&mut wal, count) {
+                if error.kind() == ErrorKind::Poisoned {
+                    return Err(error);
+                }
+                self.append(&mut wal, count)?;
+            }
+            if (step + 1).is_multiple_of(script.sync_every) {
+                self.sync(&mut wal)?;
+            }
+            if (step + 1).is_multiple_of(script.rotate_every) {
+                wal.rotate()?;
+            }
+            match step {
+                3 | 5 | 9 => wal.mark_acked(),
+                7 | 11 => {
+                    // A checkpoint: durable elsewhere first, then reclaimed.
+                    let applied = if step == 7 { wal.last_lsn().0 - 3 } else { wal.last_lsn().0 };
+                    self.learn(|known| {
+                        known.applied = applied;
+                        known.acked = known.acked.max(applied);
+                    });
+                    wal.reclaim(Lsn(applied))?;
+                }
+                _ => {}
+            }
+        }
+        wal.close()?;
+        self.learn(|known| known.acked = wal.last_lsn().0);
+        Ok(())
+    }
+
+    /// What a process finds that opens this image, of a crash when `known` held.
+    fn verify(&self, image: &SimDisk, known: Known, context: &str) {
+        let context = format!("{context}: {}, {known:?}", image.label());
+        let (scan, ops) =
+            read(image, known.applied).unwrap_or_else(|error| panic!("{context}: {error}"));
+        assert!(scan.last_lsn.0 >= known.acked, "{context}: lost, {scan:?}");
+        for (i, got) in ops.iter().enumerate() {
+            assert_eq!(got.lsn().0, known.applied + 1 + i as u64, "{context}");
+            let mut tries = self.issued.iter().filter(|op| op.lsn() == got.lsn());
+            // An acknowledged operation is the last attempt; any other may be any of them.
+            let is_right = match got.lsn().0 <= known.acked {
+                true => tries.next_back() == Some(got),
+                false => tries.any(|op| op == got),
+            };
+            assert!(is_right, "{context}: {got:?}");
+        }
+        let last = scan.last_lsn;
+        let wal = Wal::open(Arc::new(image.clone()), STORE, scan, SMALL);
+        let mut wal = wal.unwrap_or_else(|error| panic!("{context}: {error}"));
+        let ops = batch(last.0 + 1, 2);
+        wal.append(&ops).unwrap();
+        wal.close().unwrap();
+        let (scan, read_back) = read(image, known.applied).unwrap();
+        assert!(scan.clean, "{context}");
+        assert_eq!(scan.last_lsn.0, last.0 + 2, "{context}");
+        assert!(read_back.ends_with(&[ops[0].0.clone(), ops[1].0.clone()]), "{context}");
+    }
+}
+
+fn known_at(known: &[Known], op: u64) -> Known {
+    *known.iter().rev().find(|known| known.op <= op).unwrap()
+}
+
+#[test]
+fn a_crash_at_any_call_loses_nothing_acknowledged() {
+    let limits = Limits { images: 80, torn: 40, ..Limits::default() };
+    let (mut images, mut nested) = (0, 0);
+    for (seed, script) in (0..4).flat_map(|seed| SCRIPTS.iter().map(move |s| (seed, s))) {
+        let disk = SimDisk::new(seed);
+        disk.record();
+        let mut run = Run::new(&disk);
+        run.script(script).unwrap();
+        let recording = disk.recording().unwrap();
+        let mut seen = HashSet::new();
+        for profile in [Profile::Kill, Profile::Prefix, Profile::Posix] {
+            for op in recording.first_op()..=recording.end_op() {
+                let known = known_at(&run.known, op);
+                for image in recording.distinct_images_at(op, profile, &limits, &mut seen) {
+                    images += 1;
+                    if images % 2 == 0 {
+                        nested += crash_while_opening(&run, &image.fork_now(), known);
+                    }
+                    run.verify(&image, known, "crash");
+                }
+            }
+        }
+    }
+    assert!(images > IMAGES_MIN, "{images} images");
+    assert!(nested > NESTED_MIN, "{nested} nested images");
+}
+
+/// Crashes again at every call of the first opening after a crash.
+fn crash_while_opening(run: &Run, image: &SimDisk, known: Known) -> usize {
+    let (scan, _) = read(image, known.applied).unwrap();
+    // What was found once may be relied on: it must be there after the second crash, too, once
+    // opening has returned.
+    let found = scan.last_lsn.0;
+    image.record();
+    let wal = Wal::open(Arc::new(image.clone()), STORE, scan, SMALL).unwrap();
+    drop(wal);
+    let recording = image.recording().unwrap();
+    let limits = Limits { images: 12, random: 2, torn: 4, ..Limits::default() };
+    let mut seen = HashSet::new();
+    for op in recording.first_op()..=recording.end_op() {
+        for again in recording.distinct_images_at(op, Profile::Posix, &limits, &mut seen) {
+            if op == recording.end_op() {
+                let (scan, _) = read(&again, known.applied).unwrap();
+                assert_eq!(scan.last_lsn.0, found, "{} then {}", image.label(), again.label());
+            }
+            run.verify(&again, known, "second crash");
+        }
+    }
+    seen.len()
+}
+
+#[test]
+fn a_failing_call_at_any_point_loses_nothing_acknowledged() {
+    let calls = {
+        let disk = SimDisk::new(4);
+        Run::new(&disk).script(&SCRIPTS[1]).unwrap();
+        disk.op_count()
+    };
+    let mut ended = 0;
+    for fault in Fault::ALL {
+        for at in 0..calls {
+            for sticky in [false, true] {
+                let disk = SimDisk::new(4);
+                disk.fail_at(at, fault, sticky);
+                let mut run = Run::new(&disk);
+                let result = run.script(&SCRIPTS[1]);
+                ended += u64::from(result.is_err());
+                disk.clear_faults();
+                let context = format!("{fault:?} at {at}, sticky {sticky}, {result:?}");
+                // The process ends; what the page cache shows then, and what a crash leaves.
+                let limits = if sticky { 4 } else { 12 };
+                for image in disk.crash_images(Profile::Posix, limits) {
+                    run.verify(&image, run.now(), &context);
+                }
+                run.verify(&disk, run.now(), &context);
+            }
+        }
+    }
+    assert!(ended > 100, "{ended} runs met an error");
+}
+
+#[test]
+fn a_disk_that_lies_about_syncs_gives_a_prefix_or_a_refusal() {
+    let disk = SimDisk::new(5);
+    disk.record();
+    let mut run = Run::new(&disk);
+    run.script(&SCRIPTS[2]).unwrap();
+    let recording = disk.recording().unwrap();
+    let limits = Limits { images: 30, ..Limits::default() };
+    let mut seen = HashSet::new();
+    for op in recording.first_op()..=recording.end_op() {
+        let known = known_at(&run.known, op);
+        for image in recording.distinct_images_at(op, Profile::Lying, &limits, &mut seen) {
+            match read(&image, known.applied) {
+                Ok((_, ops)) => assert!(ops.iter().all(|op| run.issued.contains(op))),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Rot and cuts: whatever bytes a log is given, it answers with a prefix of what was written, or
+//! refuses; and it refuses whenever something behind the damage says it had been acknowledged.
+
+use super::*;
+
+const FILE: &str = "wal/0000000001.wal";
+
+/// How a log of three batches (LSN 1-2, 3-5, 6-7) ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ending {
+    Bare,
+    Marked,
+    Closed,
+    Sealed,
+}
+
+fn three_batches(ending: Ending) -> (SimDisk, u64) {
+    let disk = SimDisk::new(1);
+    let mut wal = open_on(&disk, 0);
+    for (first, count) in [(1, 2), (3, 3), (6, 2)] {
+        wal.append(&batch(first, count)).unwrap();
+        wal.sync().unwrap();
+    }
+    match ending {
+        Ending::Bare => {}
+        Ending::Marked => wal.mark_acked(),
+        Ending::Closed => wal.close().unwrap(),
+        Ending::Sealed => wal.rotate().unwrap(),
+    }
+    let end = wal.bytes_written().0;
+    (disk.fork_now(), end)
+}
+
+/// Offsets where the second and the third batch start, and where the third ends.
+fn batch_starts() -> [u64; 3] {
+    let mut at = 64;
+    [(1, 2), (3, 3), (6, 2)].map(|(first, count)| {
+        at += super::super::active::batch_bytes(&batch(first, count));
+        at
+    })
+}
+
+#[test]
+fn every_flipped_bit_gives_a_prefix_or_a_refusal() {
+    let [second, third, end] = batch_starts();
+    for ending in [Ending::Bare, Ending::Marked, Ending::Closed, Ending::Sealed] {
+        let (disk, written) = three_batches(ending);
+        for at in 0..written + 600 {
+            for bit in [at % 8, (at + 3) % 8] {
+                let image = disk.fork_now();
+                image.flip_bit(FILE, at, bit as u8).unwrap();
+                let context = format!("{ending:?} byte {at} bit {bit}");
+                match read(&image, 0) {
+                    Ok((scan, ops)) => {
+                        let last = check(0, &scan, &ops);
+                        // Only damage at the very end, with nothing behind it, is cut, and told.
+                        if last < 7 {
+                            assert_eq!((last, ending), (5, Ending::Bare), "{context}");
+                            assert!((third..end).contains(&at), "{context}");
+                            assert!(scan.torn.unwrap().ambiguous, "{context}");
+                        } else if !scan.clean && scan.torn.is_none() && ending != Ending::Sealed {
+                            assert!(ending != Ending::Closed, "{context}");
+                        }
+                    }
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::Corrupt, "{context}: {error}");
+                        assert!(at < end, "{context}: {error}");
+                        assert!(ending != Ending::Bare || at < third, "{context}: {error}");
+                        assert!(error.message().contains(FILE), "{error}");
+                    }
+                }
+                if at >= 64 && at < second {
+                    assert!(read(&image, 0).is_err(), "{context}");
+                }
+                // With everything applied, no damage stands in the way.
+                if at >= 64 {
+                    let (scan, ops) = read(&image, 7).unwrap();
+                    assert_eq!((scan.last_lsn, ops.len()), (Lsn(7), 0), "{context}");
+                    let wal = Wal::open(Arc::new(image.clone()), STORE, scan, SMALL);
+                    wal.unwrap().append(&batch(8, 1)).unwrap();
+                    assert_eq!(read(&image, 7).unwrap().1.len(), 1, "{context}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_truncation_gives_a_prefix_or_a_refusal() {
+    let starts = batch_starts();
+    for ending in [Ending::Bare, Ending::Marked, Ending::Closed] {
+        let (disk, written) = three_batches(ending);
+        for len in 0..written + 10 {
+            let image = disk.fork_now();
+            image.truncate(FILE, len).unwrap();
+            let (scan, ops) = read(&image, 0).unwrap();
+            let last = check(0, &scan, &ops);
+            let whole = [2, 5, 7].iter().zip(starts).filter(|(_, end)| *end <= len).map(|w| *w.0);
+            assert_eq!(last, whole.max().unwrap_or(0), "cut to {len}");
+            assert!(scan.torn.is_none_or(|torn| !torn.ambiguous), "cut to {len}");
+            let mut wal = open_on(&image, 0);
+            wal.append(&batch(last + 1, 2)).unwrap();
+            wal.close().unwrap();
+            let (scan, ops) = read(&image, 0).unwrap();
+            assert_eq!(check(0, &scan, &ops), last + 2);
+        }
+    }
+}
+
+#[test]
+fn every_zeroed_sector_gives_a_prefix_or_a_refusal() {
+    for ending in [Ending::Bare, Ending::Marked, Ending::Closed, Ending::Sealed] {
+        let (disk, written) = three_batches(ending);
+        for at in 0..written {
+            let image = disk.fork_now();
+            let len = 512.min(4096 - at) as usize;
+            image.set_bytes(FILE, at, &vec![0; len]).unwrap();
+            match read(&image, 0) {
+                Ok((scan, ops)) => {
+                    check(0, &scan, &ops);
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_cut_short_is_torn_a_whole_one_is_ambiguous() {
+    let [_, third, end] = batch_starts();
+    let (disk, _) = three_batches(Ending::Bare);
+    // Its last sector never arrived.
+    let torn = disk.fork_now();
+    let from = (end - 1) / 512 * 512;
+    assert!(from > third);
+    torn.set_bytes(FILE, from, &vec![0; (end - from) as usize]).unwrap();
+    let (scan, ops) = read(&torn, 0).unwrap();
+    assert_eq!(check(0, &scan, &ops), 5);
+    let tail = scan.torn.clone().unwrap();
+    assert_eq!((tail.offset, tail.ambiguous), (third, false));
+    assert_eq!(tail.bytes, from - third);
+    // All of it is there and one bit differs: cut, but the bytes are kept.
+    let rotten = disk.fork_now();
+    rotten.flip_bit(FILE, third + 40, 0).unwrap();
+    let kept = rotten.durable_bytes(FILE).unwrap()[third as usize..end as usize].to_vec();
+    let (scan, _) = read(&rotten, 0).unwrap();
+    assert!(scan.torn.clone().unwrap().ambiguous);
+    let mut wal = Wal::open(Arc::new(rotten.clone()), STORE, scan, SMALL).unwrap();
+    assert_eq!(rotten.durable_bytes("wal/0000000001.torn").unwrap(), kept);
+    wal.append(&batch(6, 1)).unwrap();
+    wal.close().unwrap();
+    let (scan, ops) = read(&rotten, 0).unwrap();
+    assert_eq!(check(0, &scan, &ops), 6);
+    assert!(scan.torn.is_none() && scan.clean);
+}
+
+#[test]
+fn unsynced_batches_behind_a_torn_one_prove_nothing_synced_ones_do() {
+    for synced in [false, true] {
+        let disk = SimDisk::new(1);
+        let mut wal = open_on(&disk, 0);
+        wal.append(&batch(1, 2)).unwrap();
+        wal.sync().unwrap();
+        let cut = 64 + super::super::active::batch_bytes(&batch(1, 2));
+        wal.append(&batch(3, 3)).unwrap();
+        if synced {
+            wal.sync().unwrap();
+        }
+        wal.append(&batch(6, 3)).unwrap();
+        let image = disk.crash_images(crate::io::sim::Profile::Kill, 1).remove(0);
+        image.set_bytes(FILE, cut.next_multiple_of(512), &[0; 512]).unwrap();
+        match read(&image, 0) {
+            Ok((scan, ops)) => {
+                assert!(!synced);
+                assert_eq!(check(0, &scan, &ops), 2);
+                assert!(!scan.torn.unwrap().ambiguous);
+            }
+            Err(error) => {
+                assert!(synced, "{error}");
+                assert!(error.message().contains("LSN 3 to 5"), "{error}");
+            }
+        }
+    }
+}
+
+fn several_segments() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let mut wal = open_on(&disk, 0);
+    for first in [1, 6, 11] {
+        wal.append(&batch(first, 5)).unwrap();
+        wal.rotate().unwrap();
+    }
+    wal.append(&batch(16, 5)).unwrap();
+    wal.close().unwrap();
+    disk.fork_now()
+}
+
+#[test]
+fn a_missing_or_foreign_segment_is_refused_unless_it_is_applied() {
+    for number in 1..=3 {
+        let image = several_segments();
+        image.remove(&file_name(number)).unwrap();
+        let error = read(&image, 0).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "segment {number}");
+        assert!(error.message().contains("gap"), "{error}");
+        let (scan, ops) = read(&image, number * 5).unwrap();
+        assert_eq!(check(number * 5, &scan, &ops), 20);
+    }
+    // Swapped segments: each header names its own number.
+    let image = several_segments();
+    image.rename(&file_name(2), "wal/x").unwrap();
+    image.rename(&file_name(3), &file_name(2)).unwrap();
+    image.rename("wal/x", &file_name(3)).unwrap();
+    assert_eq!(read(&image, 0).unwrap_err().kind(), ErrorKind::Corrupt);
+    let other = replay(&several_segments(), [7; 16], Lsn(0), &mut |_| panic!());
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn any_damage_in_an_older_segment_is_refused_unless_it_is_applied() {
+    let disk = several_segments();
+    let bytes = disk.durable_bytes(&file_name(2)).unwrap();
+    let end = bytes.iter().rposition(|b| *b != 0).unwrap() + 1;
+    for at in 0..end {
+        let image = disk.fork_now();
+        image.flip_bit(&file_name(2), at as u64, (at % 8) as u8).unwrap();
+        match read(&image, 0) {
+            // The footer: the next segment shows that nothing is missing.
+            Ok((scan, ops)) => {
+                assert!(at >= end - 32, "byte {at}");
+                assert_eq!(check(0, &scan, &ops), 20);
+                assert_eq!(scan.notes.len(), 1);
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt),
+        }
+        let (scan, ops) = read(&image, 10).unwrap();
+        assert_eq!(check(10, &scan, &ops), 20);
+        // Partly applied, and the damage lies in the applied part or not: never a wrong answer.
+        if let Ok((scan, ops)) = read(&image, 8) {
+            assert_eq!(check(8, &scan, &ops), 20);
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_was_never_finished_is_no_loss() {
+    for len in [0, 10, 63, 64, 500, 4096] {
+        let image = several_segments();
+        let name = file_name(5);
+        let file = image.open(&name, OpenMode::CreateNew).unwrap();
+        file.set_len(len).unwrap();
+        // The segment before it must have ended for this one to exist.
+        assert_eq!(read(&image, 0).unwrap_err().kind(), ErrorKind::Corrupt);
+        image.remove(&name).unwrap();
+
+        let sealed = several_segments();
+        open_on(&sealed, 0).rotate().unwrap();
+        let file = sealed.open(&name, OpenMode::CreateNew).unwrap();
+        file.set_len(len).unwrap();
+        let mut wal = open_on(&sealed, 0);
+        wal.append(&batch(21, 2)).unwrap();
+        assert_eq!(wal.segment_file().unwrap().0, 5);
+        wal.close().unwrap();
+        let (scan, ops) = read(&sealed, 0).unwrap();
+        assert_eq!(check(0, &scan, &ops), 22);
+        // With something in it, a damaged header is damage.
+        sealed.flip_bit(&name, 20, 1).unwrap();
+        assert_eq!(read(&sealed, 0).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
+fn another_format_is_refused_by_its_own_kind() {
+    use crate::bytes::codec::cursor::Put;
+    let image = several_segments();
+    let mut header = image.durable_bytes(&file_name(4)).unwrap()[..64].to_vec();
+    header.set_u32(8, 0x77);
+    let crc = crc32fast::hash(&header[..60]);
+    header.set_u32(60, crc);
+    image.set_bytes(&file_name(4), 0, &header).unwrap();
+    assert_eq!(read(&image, 0).unwrap_err().kind(), ErrorKind::Version);
+}

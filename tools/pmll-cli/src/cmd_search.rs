@@ -1,0 +1,106 @@
+//! `search`: the entries nearest to a text or a vector.
+
+use clap::Args;
+use pmll::{Collection, Query};
+use pmll_cli::embed;
+use pmll_cli::npy::vector_argument;
+use serde_json::{Value, json};
+
+use crate::open::{Choice, Context, Place};
+use crate::output::{Failure, Outcome};
+use crate::render;
+
+/// Find the entries nearest to a text or a vector
+///
+/// A text goes through the embedder hash-384, which needs no model; it finds what `put --text`
+/// stored without a vector. Collections filled with vectors of a model are searched by --vector.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  pmll search memory notes 'who plays violins?'
+  pmll search memory notes 'lunch' -k 3 --where 'place=Rome' --json
+  pmll search memory passages --vector queries.npy:0 --min-score 0.3")]
+pub struct SearchArgs {
+    #[command(flatten)]
+    place: Place,
+    /// What to look for
+    #[arg(value_name = "TEXT", required_unless_present = "vector", conflicts_with = "vector")]
+    text: Option<String>,
+    /// Vector as a JSON array or FILE.npy:ROW
+    #[arg(long, value_name = "JSON|F.npy:ROW")]
+    vector: Option<String>,
+    /// Entries to find
+    #[arg(short, default_value_t = 10)]
+    k: usize,
+    #[command(flatten)]
+    choice: Choice,
+    /// Least score of an answer
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
+    min_score: Option<f32>,
+}
+
+pub fn run(args: &SearchArgs, context: &Context) -> Outcome {
+    let filter = args.choice.filter()?;
+    let (vector, embedder) = match (&args.text, &args.vector) {
+        (_, Some(vector)) => (vector_argument(vector)?, None),
+        (Some(text), None) => (embed::embed(text), Some(embed::MODEL)),
+        (None, None) => return Err(Failure::usage("give a text or --vector")),
+    };
+    let collection = args.place.read(context)?;
+    if embedder.is_some() {
+        must_be_hashed(&collection)?;
+    }
+    let mut query = Query::vector(vector).k(args.k);
+    if let Some(filter) = filter {
+        query = query.filter(filter);
+    }
+    if let Some(score) = args.min_score {
+        query = query.min_score(score);
+    }
+    let hits = collection.search(query)?;
+    let objects: Vec<Value> = hits
+        .iter()
+        .map(|hit| {
+            let mut object = serde_json::Map::new();
+            object.insert("score".into(), render::number(hit.score));
+            object.insert("exact".into(), hit.exact.into());
+            object.extend(render::entry(&hit.entry, true));
+            Value::Object(object)
+        })
+        .collect();
+    let object = json!({
+        "collection": collection.name(),
+        "embedder": embedder,
+        "k": args.k,
+        "hits": objects,
+    });
+    context.voice.say(&object, || {
+        let mut text = embedder.map_or(String::new(), |e| format!("embedder: {e}\n"));
+        for (at, hit) in hits.iter().enumerate() {
+            let (path, preview) = (render::path(&hit.entry), render::preview(&hit.entry, 100));
+            text += &format!("{:>3}  {:.3}  {path}  {preview}\n", at + 1, hit.score);
+        }
+        if hits.is_empty() {
+            text += "nothing found\n";
+        }
+        text
+    })
+}
+
+/// A hashed text compared with vectors of a model would give numbers without meaning.
+fn must_be_hashed(collection: &Collection) -> Outcome {
+    let spec = collection.spec()?;
+    let model = match (spec.model, spec.dim) {
+        (Some(model), _) if model == embed::MODEL => return Ok(()),
+        (Some(model), _) => format!("of model {model}"),
+        // Nothing to compare with: nothing will be found, which is true.
+        (None, _) if collection.count(None)? == 0 => return Ok(()),
+        (None, None) => return Ok(()),
+        (None, Some(dim)) => format!("of an unknown model with {dim} values"),
+    };
+    Err(Failure::invalid(format!(
+        "collection {} holds vectors {model}; a text goes through {}",
+        collection.name(),
+        embed::MODEL
+    ))
+    .hint("give the query's own vector: --vector queries.npy:0"))
+}
