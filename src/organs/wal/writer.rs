@@ -253,6 +253,7 @@ impl Wal {
 
     /// LSN of the last operation written.
     #[must_use]
+    #[cfg(test)]
     pub fn last_lsn(&self) -> Lsn {
         self.last_lsn
     }
