@@ -1,6 +1,9 @@
 //! The integration tests, one binary: `cargo test --test it`.
 
+mod closing;
+mod input;
 mod model;
 mod rebuild;
 mod support;
 mod tidy;
+mod writes;
