@@ -8,10 +8,11 @@
 use std::sync::Arc;
 
 use crate::bytes::codec::body::{self, FrameEntry};
+use crate::bytes::codec::footer::{Footer, Group};
 use crate::bytes::codec::log::{self, Commit, Frame, Kind, SegmentHeader};
 use crate::bytes::codec::op::encode_op;
 use crate::bytes::codec::row::{self, Row, Span};
-use crate::bytes::codec::segment::{self, Footer, Group, Section, SectionKind, Seed, Trailer};
+use crate::bytes::codec::segment::{self, Section, SectionKind, Seed, Trailer};
 use crate::words::id::{CollectionId, EntryId, Key, Lsn, Namespace, Timestamp};
 use crate::words::options::{CollectionSpec, Element, Metric};
 use crate::words::record::{CollectionDef, Op, Payload, Record, Removal, Tombstone};
