@@ -125,7 +125,8 @@ fn write(
     Ok(())
 }
 
-fn draft(memory: &Memory, data: &Data) -> Draft {
+/// A memory as it is handed to the store.
+pub fn draft(memory: &Memory, data: &Data) -> Draft {
     let draft = Draft::bytes(memory.payload.clone())
         .attributes(memory.attributes.clone())
         .session(memory.session.clone())
