@@ -53,7 +53,7 @@ pub struct Queued {
 pub struct Queue {
     waiting: VecDeque<Queued>,
     /// Bytes of the waiting requests.
-    bytes: u64,
+    pub bytes: u64,
     leading: bool,
     /// No more requests are taken.
     pub closed: bool,
@@ -62,6 +62,20 @@ pub struct Queue {
 /// Bytes of requests one leader takes at most: bounds what a batch encodes at once. One request
 /// may be larger than that alone.
 const LEAD_BYTES_MAX: u64 = 4 << 20;
+
+/// The turn of a leader. It ends in any case: a leader that panics must not leave the others
+/// waiting for ever, nor may anybody write behind what it left half done.
+struct Turn<'a>(&'a Engine);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison.set(&Error::internal("a writing thread panicked"));
+        }
+        self.0.queue.lock().leading = false;
+        self.0.progress.notify_all();
+    }
+}
 
 impl Engine {
     /// Queues a request and returns at once; somebody else writes it.
@@ -129,18 +143,19 @@ impl Engine {
             }
             queue.bytes = queue.bytes.saturating_sub(bytes);
             drop(queue);
+            let turn = Turn(self);
             self.lead(batch);
+            drop(turn);
             queue = self.queue.lock();
-            queue.leading = false;
-            self.progress.notify_all();
         }
         drop(queue);
         self.checkpoint_if_due();
     }
 
-    /// Writes everything that is queued; for whoever drains promises nobody waits for.
+    /// Writes everything that is queued, or sees it written by whoever leads; for promises that
+    /// nobody waits for.
     pub fn drain(&self) {
-        self.lead_until(|queue| queue.waiting.is_empty());
+        self.lead_until(|queue| queue.waiting.is_empty() && !queue.leading);
     }
 
     fn lead(&self, batch: Vec<Queued>) {

@@ -61,6 +61,8 @@ pub struct Engine {
     checkpoint_error: Mutex<Option<Error>>,
     warnings: Mutex<Vec<String>>,
     uptime_before_ms: u64,
+    /// What the monotonic clock said at open: it may have started long before.
+    opened_at: Duration,
     lock: Mutex<Option<Arc<dyn File>>>,
 }
 
@@ -95,6 +97,7 @@ impl Engine {
         let set = view.settings.get(BUDGET_SETTING).and_then(serde_json::Value::as_u64);
         let budget = options.budget_bytes.or(set).unwrap_or_else(default_budget_bytes);
         let uptime = view.cold.catalog.meta(meta::UPTIME_MS)?.unwrap_or(0);
+        let opened_at = clock.elapsed();
         let columns = Columns::open(Arc::clone(&disk), options.read_only)?;
         let wal = if options.read_only {
             None
@@ -132,6 +135,7 @@ impl Engine {
             checkpoint_error: Mutex::new(None),
             warnings: Mutex::new(warnings),
             uptime_before_ms: uptime,
+            opened_at,
             lock: Mutex::new(lock),
             options,
         });
@@ -197,15 +201,23 @@ impl Engine {
 
     /// Milliseconds this store has been open, over all opens.
     pub fn uptime_ms(&self) -> u64 {
-        let now = u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.uptime_before_ms.saturating_add(now)
+        let open = self.clock.elapsed().saturating_sub(self.opened_at);
+        let open = u64::try_from(open.as_millis()).unwrap_or(u64::MAX);
+        self.uptime_before_ms.saturating_add(open)
     }
 
     /// Bytes kept resident because of the data.
     pub fn counted_bytes(&self) -> u64 {
         let view = self.view.load();
         let cache = self.catalog.lock().as_ref().map_or(0, Catalog::resident_bytes);
-        view.hot_bytes() + view.cold.resident_bytes() + self.columns.resident_bytes() + cache
+        let log = self.wal.lock().as_ref().map_or(0, |wal| wal.resident_bytes() as u64);
+        let queued = self.queue.lock().bytes;
+        view.hot_bytes()
+            + view.cold.resident_bytes()
+            + self.columns.resident_bytes()
+            + cache
+            + log
+            + queued
     }
 
     /// Remembers something the user should know.

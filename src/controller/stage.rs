@@ -113,7 +113,7 @@ pub fn stage(
                 receipts.push(put(view, ops, now, collection, namespace, key, *draft, condition)?);
             }
             Step::Update { path, patch } => receipts.push(update(view, ops, now, path, *patch)?),
-            Step::Delete { path } => receipts.push(delete(view, ops, path)?),
+            Step::Delete { path } => receipts.push(delete(view, ops, now, path)?),
             Step::Expire { path, version } => expire(view, ops, path, version)?,
             Step::Define { name, spec } => define(view, ops, now, name, &spec)?,
             Step::Drop { collection } => {
@@ -170,7 +170,9 @@ fn put(
         None => Key::new(format!("id-{}", view.next_id))?,
     };
     let path = KeyPath { collection, namespace, key };
-    let old = view.get(&path)?.map(|copy| head(&copy)).transpose()?;
+    let mut old = view.get(&path)?.map(|copy| head(&copy)).transpose()?;
+    // What is expired is not there for anybody: the key gets a new entry with a new id.
+    let expired = old.take_if(|old| old.expired(now));
     match (condition, &old) {
         (Condition::Absent, Some(_)) => {
             return Err(Error::new(
@@ -188,6 +190,9 @@ fn put(
             }
         }
         _ => {}
+    }
+    if let Some(expired) = expired {
+        bury(view, ops, path.clone(), expired.id, Removal::Expired);
     }
     let created = old.is_none();
     let id = old.as_ref().map_or(view.next_id, |old| old.id);
@@ -222,7 +227,14 @@ struct Head {
     id: EntryId,
     version: Lsn,
     created: Timestamp,
+    expires: Option<Timestamp>,
     pinned: bool,
+}
+
+impl Head {
+    fn expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
 }
 
 fn head(copy: &Copy) -> Result<Head> {
@@ -231,12 +243,14 @@ fn head(copy: &Copy) -> Result<Head> {
             id: hot.record.id,
             version: hot.record.version,
             created: hot.record.created,
+            expires: hot.record.expires,
             pinned: hot.record.pinned,
         },
         Copy::Cold(cold) => Head {
             id: cold.row.id,
             version: cold.row.version,
             created: cold.row.created,
+            expires: cold.row.expires,
             pinned: cold.row.pinned,
         },
     })
@@ -253,7 +267,11 @@ fn update(
     if let Some(Some(vector)) = &patch.vector {
         def = agree_dim(view, ops, def, vector.len())?;
     }
-    let (mut record, payload) = match view.get(&path)? {
+    let copy = match view.get(&path)? {
+        Some(copy) if !head(&copy)?.expired(now) => Some(copy),
+        _ => None,
+    };
+    let (mut record, payload) = match copy {
         None => {
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -295,13 +313,22 @@ fn update(
     Ok(receipt)
 }
 
-fn delete(view: &mut View, ops: &mut Vec<Logged>, path: KeyPath) -> Result<Receipt> {
+fn delete(
+    view: &mut View,
+    ops: &mut Vec<Logged>,
+    now: Timestamp,
+    path: KeyPath,
+) -> Result<Receipt> {
     check_collection(view, path.collection)?;
-    let Some(id) = view.find(&path)? else {
-        return Ok(Receipt { id: EntryId(0), version: Lsn(0), created: false, removed: false });
-    };
-    let version = bury(view, ops, path, id, Removal::Deleted);
-    Ok(Receipt { id, version, created: false, removed: true })
+    let nothing = Receipt { id: EntryId(0), version: Lsn(0), created: false, removed: false };
+    let Some(copy) = view.get(&path)? else { return Ok(nothing) };
+    let old = head(&copy)?;
+    // An expired entry goes as well, for good, though the caller could not see it.
+    let version = bury(view, ops, path, old.id, Removal::Deleted);
+    if old.expired(now) {
+        return Ok(nothing);
+    }
+    Ok(Receipt { id: old.id, version, created: false, removed: true })
 }
 
 fn expire(view: &mut View, ops: &mut Vec<Logged>, path: KeyPath, version: Lsn) -> Result<()> {

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::bytes::codec::op::decode_op;
+use crate::io::Disk;
 use crate::io::memory::MemoryDisk;
-use crate::io::{Disk, OpenMode};
 use crate::organs::archive::{self, Segment};
 use crate::organs::catalog::{Catalog, Located};
 use crate::organs::wal::{self, Scan};
@@ -96,15 +96,25 @@ pub fn recover(
             (catalog, cold)
         }
     };
-    let rebuild = cold.segments.is_empty();
+    let known = Lsn(cold.catalog.meta(meta::APPLIED_LSN)?.unwrap_or(0));
+    let mut marks = BTreeSet::new();
+    let mut applied = known;
     for number in &segments {
-        if !cold.segments.contains_key(number) {
-            let segment = Segment::open(&**disk, *number, store_id)?;
-            cold = apply_segment(&catalog, cold, segment, rebuild)?;
-        }
+        let segment = match cold.segments.get(number) {
+            Some(listed) => Arc::clone(&listed.segment),
+            None => {
+                let segment = Segment::open(&**disk, *number, store_id)?;
+                cold = apply_segment(&catalog, cold, segment, known, &mut marks)?;
+                match cold.segments.get(number) {
+                    Some(listed) => Arc::clone(&listed.segment),
+                    None => continue,
+                }
+            }
+        };
+        applied = applied.max(segment.footer().covers.map_or(Lsn(0), |(_, last)| last));
     }
-    if rebuild && !segments.is_empty() {
-        cold = drop_dead_ids(&catalog, cold)?;
+    if applied > known || !marks.is_empty() {
+        cold = finish(&catalog, cold, known, applied, marks)?;
     }
     if !read_only && !superseded.is_empty() {
         for number in &superseded {
@@ -118,13 +128,7 @@ pub fn recover(
     let scan = wal::replay(&**disk, store_id, applied, &mut |op| {
         let log = match &op {
             Op::Put(record) => match &record.payload {
-                Payload::InLog(place) => {
-                    let name = wal::file_name(place.segment);
-                    Some(
-                        disk.open(&name, OpenMode::Read)
-                            .map_err(|e| Error::io(format!("open {name}"), e))?,
-                    )
-                }
+                Payload::InLog(place) => Some(wal::open_segment(&**disk, place.segment)?),
                 _ => None,
             },
             _ => None,
@@ -215,12 +219,19 @@ fn list(
     Ok((catalog, Cold { catalog: snapshot, segments }))
 }
 
-/// Applies a sealed segment to the catalog by LSN. In a rebuild an id the catalog does not know is
-/// new; otherwise a row of a vacuumed segment whose id is unknown was deleted since.
-fn apply_segment(catalog: &Catalog, cold: Cold, segment: Segment, rebuild: bool) -> Result<Cold> {
+/// Applies a sealed segment to the catalog by LSN. `known` is how far the catalog's history went
+/// when recovery began: an id it does not have was deleted if its row is not newer than that, and
+/// is new to it otherwise. In a rebuild `known` is 0, and stays 0 on disk until [`finish`], so that
+/// a rebuild or roll-forward that is cut short goes on by the same rule.
+fn apply_segment(
+    catalog: &Catalog,
+    cold: Cold,
+    segment: Segment,
+    known: Lsn,
+    marks: &mut BTreeSet<EntryId>,
+) -> Result<Cold> {
     let number = segment.number();
     let footer = segment.footer().clone();
-    let merged = !footer.supersedes.is_empty();
     let segment = ColdSegment::new(segment);
     let reader = Arc::clone(&segment.segment);
 
@@ -244,7 +255,7 @@ fn apply_segment(catalog: &Catalog, cold: Cold, segment: Segment, rebuild: bool)
             for (row, at) in rows.iter().zip(from..) {
                 let place = Place { segment: number, group: group_index, row: at };
                 let newer = match flip.update.get_id(row.id)? {
-                    None => rebuild || !merged,
+                    None => row.version > known,
                     // Of two copies of one version the later segment's is the one to keep: the
                     // other one's file is about to go.
                     Some(Located { version, place: old, .. }) => {
@@ -277,13 +288,12 @@ fn apply_segment(catalog: &Catalog, cold: Cold, segment: Segment, rebuild: bool)
         let op = decode_op(*lsn, bytes, None).map_err(|e| {
             Error::corrupt(format!("{}: operation {lsn}: {e}", archive::file_name(number)))
         })?;
-        apply_op(&mut flip, &op)?;
+        apply_op(&mut flip, &op, marks)?;
     }
     let raise = |flip: &mut Flip<'_>, name: &str, value: u64| -> Result<()> {
         let known = flip.update.get_meta(name)?.unwrap_or(0);
         flip.update.put_meta(name, known.max(value))
     };
-    raise(&mut flip, meta::APPLIED_LSN, footer.covers.map_or(0, |(_, last)| last.0))?;
     raise(&mut flip, meta::NEXT_ID, footer.next_id)?;
     raise(&mut flip, meta::NEXT_COLLECTION, u64::from(footer.next_collection))?;
     raise(&mut flip, meta::NEXT_SEGMENT, number.saturating_add(1))?;
@@ -291,7 +301,7 @@ fn apply_segment(catalog: &Catalog, cold: Cold, segment: Segment, rebuild: bool)
     flip.commit(catalog, &replaced)
 }
 
-fn apply_op(flip: &mut Flip<'_>, op: &Op) -> Result<()> {
+fn apply_op(flip: &mut Flip<'_>, op: &Op, marks: &mut BTreeSet<EntryId>) -> Result<()> {
     match op {
         Op::Delete(tombstone) => {
             let known = flip.update.get_id(tombstone.id)?;
@@ -307,8 +317,9 @@ fn apply_op(flip: &mut Flip<'_>, op: &Op) -> Result<()> {
                 tombstone.key.as_bytes(),
                 tombstone.id,
             )?;
-            // The mark stays until the end of a rebuild: an older row may come in a later file.
+            // The mark stays until all segments are applied: an older row may come in a later file.
             let Tombstone { id, collection, version, .. } = tombstone;
+            marks.insert(*id);
             let located = Located { collection: *collection, version: *version, place: None };
             flip.update.put_id(*id, &located)
         }
@@ -329,19 +340,31 @@ fn apply_op(flip: &mut Flip<'_>, op: &Op) -> Result<()> {
     }
 }
 
-/// Takes away the marks of deleted ids that a rebuild kept.
-fn drop_dead_ids(catalog: &Catalog, cold: Cold) -> Result<Cold> {
-    let mut dead = Vec::new();
-    for item in cold.catalog.ids(EntryId(0))? {
-        let (id, located) = item?;
-        if located.place.is_none() {
-            dead.push(id);
+/// Ends a rebuild or roll-forward: takes away the marks of deleted ids, and only now says that the
+/// catalog knows everything up to `applied`.
+fn finish(
+    catalog: &Catalog,
+    cold: Cold,
+    known: Lsn,
+    applied: Lsn,
+    mut marks: BTreeSet<EntryId>,
+) -> Result<Cold> {
+    if known == Lsn(0) {
+        // An earlier attempt that was cut short may have left marks as well.
+        for item in cold.catalog.ids(EntryId(0))? {
+            let (id, located) = item?;
+            if located.place.is_none() {
+                marks.insert(id);
+            }
         }
     }
     let flip = Flip::begin(catalog, &cold)?;
-    for id in dead {
-        flip.update.del_id(id)?;
+    for id in marks {
+        if flip.update.get_id(id)?.is_some_and(|located| located.place.is_none()) {
+            flip.update.del_id(id)?;
+        }
     }
+    flip.update.put_meta(meta::APPLIED_LSN, applied.0)?;
     flip.commit(catalog, &[])
 }
 

@@ -27,6 +27,10 @@ use crate::organs::catalog::overlay::OverlayFile;
 use crate::words::error::{Error, ErrorKind, Result};
 
 pub mod backend;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod flips;
 pub mod overlay;
 pub mod snapshot;
 pub mod tables;
@@ -36,7 +40,7 @@ pub mod update;
 
 pub use snapshot::Snapshot;
 pub use tables::{KeyRange, Located};
-pub use update::Update;
+pub use update::{NewEntry, Update};
 
 /// The file's name in the store's directory.
 pub const FILE: &str = "index.redb";
@@ -51,7 +55,6 @@ pub struct Catalog {
     health: Arc<Health>,
     file: Arc<dyn File>,
     cache_bytes: usize,
-    read_only: bool,
 }
 
 impl Catalog {
@@ -68,7 +71,7 @@ impl Catalog {
         let file = file.map_err(|e| Error::io(format!("create {FILE}"), e))?;
         // The name is durable before anything relies on it, and the old index cannot come back.
         disk.sync_dir("").map_err(|e| Error::io("sync the store's directory", e))?;
-        let catalog = Catalog::start(file, cache_bytes, false, |file, health| {
+        let catalog = Catalog::start(file, cache_bytes, |file, health| {
             PagedBackend::new(FILE, file, health)
         })?;
         let update = catalog.begin()?;
@@ -104,7 +107,7 @@ impl Catalog {
                 Arc::new(overlay.map_err(|e| Error::io(format!("read {FILE}"), e))?)
             }
         };
-        let catalog = Catalog::start(file, cache_bytes, read_only, |file, health| {
+        let catalog = Catalog::start(file, cache_bytes, |file, health| {
             let backend = PagedBackend::new(FILE, file, health)?;
             // redb would take an empty file for a new database.
             backend.check_header()?;
@@ -118,7 +121,6 @@ impl Catalog {
     fn start<B: StorageBackend>(
         file: Arc<dyn File>,
         cache_bytes: usize,
-        read_only: bool,
         backend: impl FnOnce(Arc<dyn File>, Arc<Health>) -> std::io::Result<B>,
     ) -> Result<Catalog> {
         let health = Arc::new(Health::default());
@@ -128,7 +130,7 @@ impl Catalog {
             builder.set_cache_size(cache_bytes);
             builder.create_with_backend(backend).map_err(|e| redb_error(&health, e))
         })?;
-        Ok(Catalog { database: Guarded::new(database), health, file, cache_bytes, read_only })
+        Ok(Catalog { database: Guarded::new(database), health, file, cache_bytes })
     }
 
     fn check_format(&self) -> Result<()> {
@@ -165,6 +167,7 @@ impl Catalog {
 
     /// Reads every row of every table and checks its value. The first error of a table ends that
     /// table; redb's latch may make the later ones repeat it.
+    #[cfg(test)]
     pub fn verify(&self) -> Vec<Error> {
         match self.snapshot() {
             Ok(snapshot) => snapshot.verify(),
@@ -187,12 +190,6 @@ impl Catalog {
         failure.as_ref().map(|(kind, message)| remembered(*kind, message))
     }
 
-    /// Whether this is a read-only catalog.
-    #[must_use]
-    pub fn is_read_only(&self) -> bool {
-        self.read_only
-    }
-
     /// Bytes written to the file since the open, checksums included.
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
@@ -210,8 +207,9 @@ impl Catalog {
     pub fn resident_bytes(&self) -> u64 {
         let health = &self.health;
         let moved = health.read.load(Ordering::Relaxed) + health.written.load(Ordering::Relaxed);
+        let used = health.used_pages.load(Ordering::Relaxed) * PAGE_BYTES as u64;
         let checksums = health.crc_pages.load(Ordering::Relaxed) * PAGE_BYTES as u64;
-        moved.min(self.cache_bytes as u64) + checksums
+        moved.min(used).min(self.cache_bytes as u64) + checksums
     }
 }
 

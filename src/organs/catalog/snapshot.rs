@@ -130,6 +130,7 @@ impl Snapshot {
     }
 
     /// The caller's bytes of one segment.
+    #[cfg(test)]
     pub fn segment(&self, number: u64) -> Result<Option<Vec<u8>>> {
         guard(|| {
             let found = self.tables.get()?.segments.get(number).map_err(|e| self.fail(e))?;
@@ -229,7 +230,7 @@ impl Snapshot {
     }
 
     /// Reads everything; see [`Catalog::verify`](super::Catalog::verify).
-    pub(super) fn verify(&self) -> Vec<Error> {
+    pub fn verify(&self) -> Vec<Error> {
         fn walk<T>(rows: Result<impl Iterator<Item = Result<T>>>) -> Result<u64> {
             rows?.try_fold(0, |count, row| row.map(|_| count + 1))
         }
@@ -249,6 +250,13 @@ impl Snapshot {
                 open_key_row(row)
             }))
         };
+        let all_meta = || {
+            let range =
+                guard(|| self.tables.get()?.meta.range::<&str>(..).map_err(|e| self.fail(e)))?;
+            Ok(Rows::new(range, false, self.health.clone(), |name: &str, value| {
+                open_number(Table::Meta, name.as_bytes(), &value)
+            }))
+        };
         let walked = [
             counted(walk(all_keys()), self.key_count(), "keys"),
             counted(walk(self.ids(EntryId(0))), self.id_count(), "ids"),
@@ -257,6 +265,7 @@ impl Snapshot {
             self.settings().map(|rows| rows.len() as u64),
             walk(self.requests()),
             walk(self.expiring()),
+            walk(all_meta()),
         ];
         walked.into_iter().filter_map(Result::err).collect()
     }

@@ -39,6 +39,8 @@ pub struct Wal {
     sealed: VecDeque<Sealed>,
     active: Option<Active>,
     next_number: u64,
+    /// Whether the folder is durable, by name as well: an earlier segment proves it.
+    has_folder: bool,
     last_lsn: Lsn,
     last_batch: u64,
     /// Every batch up to this one is on disk.
@@ -72,6 +74,8 @@ impl Wal {
             ..options
         };
         let active = mend(&*disk, &scan)?;
+        // A segment with a batch in it was created after the folder was synced.
+        let has_folder = scan.tail.is_some() || !scan.sealed.is_empty();
         let mut sealed = VecDeque::from(scan.sealed);
         if let Some(tail) = scan.tail.filter(|tail| tail.spent && !tail.footer) {
             let (number, bytes) = (tail.header.number, tail.bytes.max(tail.at));
@@ -84,6 +88,7 @@ impl Wal {
             sealed,
             active,
             next_number: scan.next_number,
+            has_folder,
             last_lsn: scan.last_lsn,
             last_batch: scan.last_batch,
             synced_batch: scan.last_batch,
@@ -192,7 +197,14 @@ impl Wal {
         self.check_usable()?;
         let lag = self.lag();
         let Some(active) = &mut self.active else { return Ok(()) };
-        if active.is_empty() && !active.is_broken {
+        if active.is_empty() {
+            if active.is_broken {
+                // Nothing in it counts: it is created again, under the same number.
+                self.next_number = active.number;
+                if let Some(active) = self.active.take() {
+                    self.retire(&active);
+                }
+            }
             return Ok(());
         }
         let ended = active
@@ -249,6 +261,7 @@ impl Wal {
 
     /// LSN of the last operation written.
     #[must_use]
+    #[cfg(test)]
     pub fn last_lsn(&self) -> Lsn {
         self.last_lsn
     }
@@ -280,18 +293,17 @@ impl Wal {
         if self.is_closed {
             return Ok(());
         }
-        self.check_usable()?;
-        let lag = self.lag();
+        // Before the frame, not with it: it may be seen although its own sync failed.
+        self.sync()?;
         if self.active.as_ref().is_some_and(|active| active.is_broken) {
             self.rotate()?;
         } else if let Some(active) = &mut self.active
             && active.at_tail != Some(Kind::Close)
         {
             let closed = active
-                .put_frame(Kind::Close, lag, self.last_lsn, self.last_batch)
+                .put_frame(Kind::Close, 0, self.last_lsn, self.last_batch)
                 .and_then(|()| active.sync());
             closed.map_err(|failed| self.failed(failed))?;
-            self.synced_batch = self.last_batch;
         }
         self.is_closed = true;
         Ok(())
@@ -350,6 +362,7 @@ impl Wal {
             self.rotate()?;
         }
         if self.active.is_none() {
+            self.make_folder()?;
             let header = SegmentHeader {
                 store_id: self.store_id,
                 number: self.next_number,
@@ -367,6 +380,19 @@ impl Wal {
                 self.synced_batch = self.last_batch;
             }
         }
+        Ok(())
+    }
+
+    /// The folder that an earlier process created may not be durable: it may have failed to sync.
+    fn make_folder(&mut self) -> Result<()> {
+        if self.has_folder {
+            return Ok(());
+        }
+        let what = |e| Error::io(format_args!("create {FOLDER}/"), e);
+        self.disk.create_dir(FOLDER).map_err(what)?;
+        let synced = self.disk.sync_dir("").map_err(what);
+        synced.map_err(|error| self.failed(Failed::Fatal(error)))?;
+        self.has_folder = true;
         Ok(())
     }
 

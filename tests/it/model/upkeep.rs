@@ -1,6 +1,6 @@
 //! The calls that may change nothing a caller can see: checkpoint, vacuum, reopening, crashes.
 //!
-//! Before and after each the whole content is read and compared with the map. Expired entries are
+//! After each the whole content is read and compared with the map. Expired entries are
 //! hidden from that, so they are looked at with the wall clock set back to before everything: all
 //! that was not removed must show again. A vacuum may take an expired entry only if an earlier one
 //! saw the same version expired at least 24 hours of running time ago.
@@ -19,7 +19,6 @@ const GRACE: Duration = Duration::from_secs(24 * 3600);
 
 impl World {
     pub(super) fn upkeep(&mut self, op: &Op) {
-        self.check(&format!("before {op:?}"));
         match op {
             Op::Checkpoint => {
                 let report = self.store().checkpoint().unwrap();

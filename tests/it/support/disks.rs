@@ -21,8 +21,15 @@ pub(crate) struct GateDisk {
 
 #[derive(Debug, Default)]
 struct Gate {
-    state: Mutex<(bool, u64)>,
+    state: Mutex<State>,
     changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    waiting: u64,
+    passed: u64,
 }
 
 impl GateDisk {
@@ -33,35 +40,39 @@ impl GateDisk {
 
     /// From now on syncs wait.
     pub(crate) fn close_gate(&self) {
-        self.gate.state.lock().0 = true;
+        self.gate.state.lock().closed = true;
     }
 
     /// Lets everybody through.
     pub(crate) fn open_gate(&self) {
-        self.gate.state.lock().0 = false;
+        self.gate.state.lock().closed = false;
         self.gate.changed.notify_all();
     }
 
     /// Returns when somebody waits at the gate.
     pub(crate) fn until_somebody_waits(&self) {
         let mut state = self.gate.state.lock();
-        while state.1 == 0 {
+        while state.waiting == 0 {
             self.gate.changed.wait(&mut state);
         }
+    }
+
+    /// How many syncs went through so far.
+    pub(crate) fn passed(&self) -> u64 {
+        self.gate.state.lock().passed
     }
 }
 
 impl Gate {
     fn pass(&self) {
         let mut state = self.state.lock();
-        if state.0 {
-            state.1 += 1;
-            self.changed.notify_all();
-            while state.0 {
-                self.changed.wait(&mut state);
-            }
-            state.1 -= 1;
+        state.waiting += 1;
+        self.changed.notify_all();
+        while state.closed {
+            self.changed.wait(&mut state);
         }
+        state.waiting -= 1;
+        state.passed += 1;
     }
 }
 

@@ -92,7 +92,7 @@ impl NpyReader {
             }
         };
         let (rows, dim) = match *header.shape() {
-            [dim] => (1, dim),
+            [dim] => (u64::from(dim > 0), dim),
             [rows, dim] => (rows, dim),
             ref shape => {
                 return Err(wrong(format!("{} axes; it takes rows x values", shape.len())));
