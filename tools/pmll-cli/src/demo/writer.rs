@@ -19,8 +19,8 @@ use super::data::{Data, K};
 use super::plan::{self, Memory, Model, Plan, Step};
 use super::{Outcome, Result};
 
-/// Memory the store may take for data unless `--budget` says otherwise: less than the vectors need in f32, so that they do not all
-/// stay there.
+/// Memory the store may take for data unless `--budget` says otherwise: less than the vectors need
+/// in f32, so that they do not all stay there.
 pub const BUDGET_BYTES: u64 = 4 << 20;
 
 /// How far two ways of summing 384 products may lie apart.
