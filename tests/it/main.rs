@@ -2,6 +2,7 @@
 
 mod closing;
 mod crash;
+mod format;
 mod input;
 mod model;
 mod rebuild;
