@@ -193,7 +193,8 @@ impl Run {
             self.version += 1;
             let (key, version) = (format!("k{}", self.random.within(0, KEYS)), self.version);
             let text = text_of(&key, version);
-            let line = json!({"id": key, "text": text, "version": version, "group": group_of(&key)});
+            let line =
+                json!({"id": key, "text": text, "version": version, "group": group_of(&key)});
             writeln!(file, "{line}").unwrap();
             ops.push(Op { key, version: Some(version) });
         }
@@ -207,7 +208,10 @@ impl Run {
     /// Starts the command, kills it, and says what it had acknowledged.
     fn kill(&mut self, plan: &Plan) -> End {
         let after_first_ack = plan.told && self.random.within(0, 2) == 0;
-        let wait = Duration::from_micros(self.random.within(5_000, 150_000));
+        // The other commands are short: their kills crowd towards the beginning.
+        let share = self.random.within(0, 1000) as f64 / 1000.0;
+        let share = if plan.told { share } else { share.powi(3) };
+        let wait = Duration::from_secs_f64(0.005 + 0.145 * share);
         let mut command = self.command(&plan.line);
         command.stdout(Stdio::piped()).stderr(File::create(self.path("stderr")).unwrap());
         let mut child = command.spawn().unwrap();
