@@ -208,9 +208,10 @@ impl Run {
     /// Starts the command, kills it, and says what it had acknowledged.
     fn kill(&mut self, plan: &Plan) -> End {
         let after_first_ack = plan.told && self.random.within(0, 2) == 0;
-        // The other commands are short: their kills crowd towards the beginning.
+        // The other commands are short: half of their kills crowd towards the beginning.
         let share = self.random.within(0, 1000) as f64 / 1000.0;
-        let share = if plan.told { share } else { share.powi(3) };
+        let early = !plan.told && self.random.within(0, 2) == 0;
+        let share = if early { share.powi(3) } else { share };
         let wait = Duration::from_secs_f64(0.005 + 0.145 * share);
         let mut command = self.command(&plan.line);
         command.stdout(Stdio::piped()).stderr(File::create(self.path("stderr")).unwrap());
