@@ -15,6 +15,7 @@
 //! an earlier run; the moments at which the kills hit can never be repeated. It never fakes a crash
 //! and never loses power: what the operating system holds survives. A failed run keeps its folder.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
 #![cfg(unix)]
 
 use std::collections::BTreeMap;
