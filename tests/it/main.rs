@@ -2,6 +2,7 @@
 
 mod closing;
 mod input;
+mod crash;
 mod model;
 mod rebuild;
 mod support;

@@ -3,6 +3,8 @@
 pub mod body;
 pub mod cursor;
 pub mod footer;
+#[cfg(test)]
+mod format_tests;
 pub mod log;
 pub mod op;
 pub mod row;

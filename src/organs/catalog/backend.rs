@@ -7,10 +7,13 @@
 //! Layout of the file, in pages of 4,096 bytes:
 //!
 //! ```text
-//! page 0        header: one sector of 512 bytes, redb's page 0 with its own CRC inside
-//! page 1        CRC page of group 0: 1,024 little-endian u32, one for each data page
-//! page 2..1025  redb's pages 1..1024
-//! page 1026     CRC page of group 1, and so on
+//! page 0        header: the start of redb's page 0, in one sector of 512 bytes with a CRC
+//! page 1        the same header again
+//! page 2        CRC page of group 0: 1,024 little-endian u32, one for each data page
+//! page 3..1026  redb's pages 1..1024
+//! page 1027     CRC page of group 1, and so on
+//!
+//! header sector magic 8, sequence u64, redb's first 480 bytes, zeros, CRC u32
 //! ```
 //!
 //! The steps: a write stores the page and sets its entry in RAM; a sync writes the CRC pages that
@@ -23,10 +26,12 @@
 //! durable commit reaches is not written again before a later commit is durable; its entry keeps
 //! its value in the old and in the new version of the CRC page, whichever of the two the disk
 //! kept, sector by sector. Pages that a crash leaves without a matching entry belong to no durable
-//! commit. redb's header is the exception: it is rewritten in place. It therefore carries its CRC
-//! in the same sector, and a header that does not verify refuses to open.
+//! commit. redb's header is the exception: it is rewritten in place. So it stands there twice. At
+//! every sync both copies become equal; in between one may be torn and the other is then whole, the
+//! old one or the new one, and redb can start from either. After a sync a rotten copy has a whole
+//! one beside it that says the same. Both rotten: refused.
 //!
-//! Never: repairs anything, retries a failed write, or knows what redb keeps in its pages.
+//! Never: retries a failed write, or knows what redb keeps in its pages.
 
 use std::io;
 use std::sync::Arc;
@@ -46,6 +51,8 @@ const GROUP: u64 = GROUP_PAGES as u64;
 /// The header sector: magic, what redb wrote at the start of its page 0, CRC.
 const HEADER_SECTOR_BYTES: usize = 512;
 const MAGIC: &[u8; 8] = b"pmllidx1";
+const HEADER_COPIES: u64 = 2;
+const HEADER_AT: usize = MAGIC.len() + 8;
 /// redb 4 uses 320 bytes of its page 0.
 const HEADER_BYTES: usize = 480;
 const HEADER_CRC_AT: usize = HEADER_SECTOR_BYTES - 4;
@@ -59,6 +66,8 @@ pub struct Health {
     pub read: AtomicU64,
     /// CRC pages held in RAM.
     pub crc_pages: AtomicU64,
+    /// Pages that hold something, as far as their CRC pages are in RAM.
+    pub used_pages: AtomicU64,
     /// The first failure, with the kind of its error. redb answers everything after it with one
     /// word, and this is what that word stands for.
     pub failure: Mutex<Option<(io::ErrorKind, String)>>,
@@ -78,6 +87,10 @@ struct State {
     /// Pages as redb counts them, page 0 included.
     pages: u64,
     groups: Vec<Option<Box<Group>>>,
+    /// Sequence and bytes of the header, once read or written.
+    header: Option<(u64, [u8; HEADER_BYTES])>,
+    /// The file was empty when it was opened, and no header was written yet.
+    blank: bool,
 }
 
 #[derive(Debug)]
@@ -89,15 +102,16 @@ struct Group {
 impl PagedBackend {
     /// Takes an open file: an empty one, or one that this layer wrote. `name` is for messages.
     pub fn new(name: &str, file: Arc<dyn File>, health: Arc<Health>) -> io::Result<PagedBackend> {
-        let pages = pages_of(file.len()?);
+        let file_len = file.len()?;
+        let pages = pages_of(file_len);
         let groups = group_count(pages)?;
         let mut empty = Vec::new();
         empty.resize_with(groups, || None);
-        let state = RwLock::new(State { pages, groups: empty });
+        let state = RwLock::new(State { pages, groups: empty, header: None, blank: file_len == 0 });
         Ok(PagedBackend { name: name.to_owned(), file, state, health })
     }
 
-    /// Checks the header sector, before redb is let near the file.
+    /// Checks that there is a header, before redb is let near the file.
     pub fn check_header(&self) -> io::Result<()> {
         self.read_header().map(drop)
     }
@@ -127,38 +141,67 @@ impl PagedBackend {
     }
 
     fn read_header(&self) -> io::Result<[u8; HEADER_BYTES]> {
-        let mut sector = [0; HEADER_SECTOR_BYTES];
-        self.read_file(&mut sector, 0)?;
-        let stored = u32::from_le_bytes(last_four(&sector));
-        if &sector[..MAGIC.len()] != MAGIC || stored != page_crc(0, &sector[..HEADER_CRC_AT]) {
-            return Err(self.rotten("the header does not match its checksum", 0));
+        let known = self.state.read().header;
+        if let Some((_, header)) = known {
+            return Ok(header);
         }
-        let mut header = [0; HEADER_BYTES];
-        header.copy_from_slice(&sector[MAGIC.len()..MAGIC.len() + HEADER_BYTES]);
-        Ok(header)
+        let (first, second) = (self.read_copy(0)?, self.read_copy(1)?);
+        if first.is_none() != second.is_none() {
+            tracing::warn!(
+                "{}: one of two copies of its header is damaged; using the other",
+                self.name
+            );
+        }
+        // The higher sequence; `None` is below every `Some`.
+        let found = std::cmp::max_by_key(first, second, |copy| copy.map(|(sequence, _)| sequence));
+        let found =
+            found.ok_or_else(|| self.rotten("the header does not match its checksum", 0))?;
+        self.state.write().header = Some(found);
+        Ok(found.1)
     }
 
-    /// Overlays `bytes` on page 0 at `within` and writes the sector in one call.
+    /// A copy of the header; `None` when it is damaged.
+    fn read_copy(&self, copy: u64) -> io::Result<Option<(u64, [u8; HEADER_BYTES])>> {
+        let mut sector = [0; HEADER_SECTOR_BYTES];
+        self.read_file(&mut sector, copy * PAGE)?;
+        let body = sector.get(..HEADER_CRC_AT).unwrap_or_default();
+        let stored = u32::from_le_bytes(last_four(&sector));
+        if !body.starts_with(MAGIC) || stored != page_crc(copy, body) {
+            return Ok(None);
+        }
+        let sequence = body.get(MAGIC.len()..).and_then(|b| b.first_chunk::<8>());
+        let header = body.get(HEADER_AT..).and_then(|b| b.first_chunk::<HEADER_BYTES>());
+        Ok(sequence.zip(header).map(|(s, header)| (u64::from_le_bytes(*s), *header)))
+    }
+
+    /// Overlays `bytes` on page 0 at `within` and writes both copies.
     fn write_header(&self, within: usize, bytes: &[u8]) -> io::Result<()> {
         let end = within.checked_add(bytes.len()).filter(|end| *end <= HEADER_BYTES);
         let Some(end) = end else {
             let message = format!("{}: redb wrote past the header's {HEADER_BYTES}", self.name);
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));
         };
-        // Only the very first write meets a header that is not there yet.
-        let mut header = [0; HEADER_BYTES];
-        let mut first = [0; HEADER_SECTOR_BYTES];
-        self.read_file(&mut first, 0)?;
-        if first.iter().any(|b| *b != 0) {
-            header = self.read_header()?;
-        }
+        let (sequence, mut header) = if self.state.read().blank {
+            (0, [0; HEADER_BYTES])
+        } else {
+            let header = self.read_header()?;
+            (self.state.read().header.map_or(0, |(sequence, _)| sequence), header)
+        };
         header[within..end].copy_from_slice(bytes);
-        let mut sector = [0; HEADER_SECTOR_BYTES];
-        sector[..MAGIC.len()].copy_from_slice(MAGIC);
-        sector[MAGIC.len()..MAGIC.len() + HEADER_BYTES].copy_from_slice(&header);
-        let crc = page_crc(0, &sector[..HEADER_CRC_AT]);
-        sector[HEADER_CRC_AT..].copy_from_slice(&crc.to_le_bytes());
-        self.write_file(&sector, 0)
+        let next = (sequence.saturating_add(1), header);
+        for copy in 0..HEADER_COPIES {
+            let mut sector = [0; HEADER_SECTOR_BYTES];
+            sector[..MAGIC.len()].copy_from_slice(MAGIC);
+            sector[MAGIC.len()..HEADER_AT].copy_from_slice(&next.0.to_le_bytes());
+            sector[HEADER_AT..HEADER_AT + HEADER_BYTES].copy_from_slice(&next.1);
+            let crc = page_crc(copy, &sector[..HEADER_CRC_AT]);
+            sector[HEADER_CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+            self.write_file(&sector, copy * PAGE)?;
+        }
+        let mut state = self.state.write();
+        state.header = Some(next);
+        state.blank = false;
+        Ok(())
     }
 
     /// Makes sure that the CRC page of a group is in RAM.
@@ -180,6 +223,8 @@ impl PagedBackend {
             for (entry, bytes) in entries.iter_mut().zip(page.chunks_exact(4)) {
                 *entry = u32::from_le_bytes(last_four(bytes));
             }
+            let used = entries.iter().filter(|entry| **entry != 0).count() as u64;
+            self.health.used_pages.fetch_add(used, Ordering::Relaxed);
             *slot = Some(Box::new(Group { entries, dirty: false }));
             self.health.crc_pages.fetch_add(1, Ordering::Relaxed);
         }
@@ -216,6 +261,7 @@ impl PagedBackend {
         let loaded = self.load_group_in(&mut state, group)?;
         for (i, bytes) in bytes.chunks_exact(PAGE_BYTES).enumerate() {
             if let Some(entry) = loaded.entries.get_mut(slot + i) {
+                self.health.used_pages.fetch_add(u64::from(*entry == 0), Ordering::Relaxed);
                 *entry = page_crc(page + i as u64, bytes);
             }
         }
@@ -315,8 +361,10 @@ impl PagedBackend {
         }
         state.groups.resize_with(groups, || None);
         state.pages = pages;
-        let loaded = state.groups.iter().flatten().count() as u64;
-        self.health.crc_pages.store(loaded, Ordering::Relaxed);
+        let loaded = || state.groups.iter().flatten();
+        let used = loaded().flat_map(|group| group.entries).filter(|entry| *entry != 0).count();
+        self.health.crc_pages.store(loaded().count() as u64, Ordering::Relaxed);
+        self.health.used_pages.store(used as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -404,25 +452,25 @@ fn group_count(pages: u64) -> io::Result<usize> {
 }
 
 fn crc_page_offset(group: usize) -> u64 {
-    (1 + group as u64 * (GROUP + 1)) * PAGE
+    (HEADER_COPIES + group as u64 * (GROUP + 1)) * PAGE
 }
 
 fn data_offset(page: u64) -> u64 {
     let data = page.saturating_sub(1);
-    (2 + data / GROUP * (GROUP + 1) + data % GROUP) * PAGE
+    (HEADER_COPIES + 1 + data / GROUP * (GROUP + 1) + data % GROUP) * PAGE
 }
 
 /// Length of the file that holds this many of redb's pages.
 fn file_bytes(pages: u64) -> u64 {
     match pages.checked_sub(1) {
         None => 0,
-        Some(data) => (1 + data + data.div_ceil(GROUP)) * PAGE,
+        Some(data) => (HEADER_COPIES + data + data.div_ceil(GROUP)) * PAGE,
     }
 }
 
 /// Number of redb's pages in a file of this length; a rest is ignored, redb then asks for repair.
 fn pages_of(file_len: u64) -> u64 {
-    match (file_len / PAGE).checked_sub(1) {
+    match (file_len / PAGE).checked_sub(HEADER_COPIES) {
         None => 0,
         Some(rest) => 1 + rest / (GROUP + 1) * GROUP + (rest % (GROUP + 1)).saturating_sub(1),
     }

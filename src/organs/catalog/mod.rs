@@ -27,6 +27,10 @@ use crate::organs::catalog::overlay::OverlayFile;
 use crate::words::error::{Error, ErrorKind, Result};
 
 pub mod backend;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod flips;
 pub mod overlay;
 pub mod snapshot;
 pub mod tables;
@@ -36,7 +40,7 @@ pub mod update;
 
 pub use snapshot::Snapshot;
 pub use tables::{KeyRange, Located};
-pub use update::Update;
+pub use update::{NewEntry, Update};
 
 /// The file's name in the store's directory.
 pub const FILE: &str = "index.redb";
@@ -210,8 +214,9 @@ impl Catalog {
     pub fn resident_bytes(&self) -> u64 {
         let health = &self.health;
         let moved = health.read.load(Ordering::Relaxed) + health.written.load(Ordering::Relaxed);
+        let used = health.used_pages.load(Ordering::Relaxed) * PAGE_BYTES as u64;
         let checksums = health.crc_pages.load(Ordering::Relaxed) * PAGE_BYTES as u64;
-        moved.min(self.cache_bytes as u64) + checksums
+        moved.min(used).min(self.cache_bytes as u64) + checksums
     }
 }
 

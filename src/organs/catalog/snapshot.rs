@@ -249,6 +249,13 @@ impl Snapshot {
                 open_key_row(row)
             }))
         };
+        let all_meta = || {
+            let range =
+                guard(|| self.tables.get()?.meta.range::<&str>(..).map_err(|e| self.fail(e)))?;
+            Ok(Rows::new(range, false, self.health.clone(), |name: &str, value| {
+                open_number(Table::Meta, name.as_bytes(), &value)
+            }))
+        };
         let walked = [
             counted(walk(all_keys()), self.key_count(), "keys"),
             counted(walk(self.ids(EntryId(0))), self.id_count(), "ids"),
@@ -257,6 +264,7 @@ impl Snapshot {
             self.settings().map(|rows| rows.len() as u64),
             walk(self.requests()),
             walk(self.expiring()),
+            walk(all_meta()),
         ];
         walked.into_iter().filter_map(Result::err).collect()
     }

@@ -8,7 +8,7 @@ use crate::io::memory::MemoryDisk;
 use crate::io::{Disk, File, OpenMode};
 use crate::organs::catalog::backend::{Health, PAGE_BYTES, PagedBackend};
 use crate::organs::catalog::tables::{KeyRange, Located};
-use crate::organs::catalog::{Catalog, FILE};
+use crate::organs::catalog::{Catalog, FILE, NewEntry};
 use crate::words::error::{ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Key, Lsn, Namespace};
 use crate::words::record::Place;
@@ -31,6 +31,36 @@ fn located(n: u64) -> Located {
 
 fn disk() -> Arc<dyn Disk> {
     Arc::new(MemoryDisk::new())
+}
+
+#[test]
+fn many_entries_are_put_as_one_by_one() {
+    let disk = disk();
+    let catalog = Catalog::create(&disk, CACHE).unwrap();
+    let namespaces = [ns(""), ns("a"), ns("a/b")];
+    let keys: Vec<String> = (0..300).map(|n| format!("{:03}", n * 7 % 250)).collect();
+    let entries: Vec<NewEntry<'_>> = (0..300)
+        .map(|n| NewEntry {
+            namespace: &namespaces[n % 3],
+            key: keys[n].as_bytes(),
+            id: EntryId(300 - n as u64),
+            located: located(n as u64),
+        })
+        .collect();
+    let update = catalog.begin().unwrap();
+    update.put_entries(&entries).unwrap();
+    update.commit().unwrap();
+    let view = catalog.snapshot().unwrap();
+    let mut model = BTreeMap::new();
+    for entry in &entries {
+        model.insert((entry.namespace, entry.key), entry.id);
+        assert_eq!(view.locate(entry.id).unwrap(), Some(entry.located));
+    }
+    for ((namespace, key), id) in &model {
+        assert_eq!(view.find(ONE, namespace, key).unwrap(), Some(*id));
+    }
+    assert_eq!(view.key_count().unwrap(), model.len() as u64);
+    assert_eq!(view.id_count().unwrap(), 300);
 }
 
 /// Commits entries `from..to` with keys `k00000..`.
@@ -273,6 +303,7 @@ fn an_empty_index_is_small_and_grows_with_its_content() {
     assert!(catalog.bytes_written() < 256 << 10, "{}", catalog.bytes_written());
     assert!(catalog.resident_bytes() < 256 << 10, "{}", catalog.resident_bytes());
     fill(&catalog, 0, 20_000).unwrap();
+    assert_eq!(catalog.resident_bytes(), CACHE as u64 + PAGE_BYTES as u64);
     let filled = catalog.file_bytes().unwrap();
     assert!(filled > 1_500_000, "{filled}");
     // More than one group of checksums.
@@ -294,8 +325,12 @@ fn the_backend_stores_any_piece_of_any_page() {
     let health = Arc::new(Health::default());
     let mut backend = PagedBackend::new(FILE, file.clone(), health.clone()).unwrap();
     let page = PAGE_BYTES as u64;
-    let mut model: Vec<u8> = Vec::new();
-    let mut written = std::collections::BTreeSet::new();
+    // As redb does: a length, then the header.
+    backend.set_len(page).unwrap();
+    backend.write(0, &[3; 320]).unwrap();
+    let mut model: Vec<u8> = vec![0; PAGE_BYTES];
+    model[..320].fill(3);
+    let mut written = std::collections::BTreeSet::from([0]);
     let mut state = 1u64;
     let mut random = move |below: u64| {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);

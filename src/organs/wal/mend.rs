@@ -26,7 +26,6 @@ const PIECE_BYTES: usize = 256 << 10;
 
 /// Writes what the scan asks for. The result is the segment to go on with, if it can be.
 pub fn mend(disk: &dyn Disk, scan: &Scan) -> Result<Option<Active>> {
-    make_folder(disk)?;
     let Some(tail) = &scan.tail else { return Ok(None) };
     let name = file_name(tail.header.number);
     if scan.clean && !tail.spent {
@@ -58,17 +57,6 @@ pub fn mend(disk: &dyn Disk, scan: &Scan) -> Result<Option<Active>> {
     active.sync().map_err(error)?;
     sync_folder(disk)?;
     Ok((!tail.spent && !tail.footer).then_some(active))
-}
-
-/// The folder must exist, by name as well, before a segment in it can be durable.
-fn make_folder(disk: &dyn Disk) -> Result<()> {
-    let what = |e| Error::io(format_args!("create {FOLDER}/"), e);
-    let names = disk.list("").map_err(what)?;
-    if !names.iter().any(|name| name == FOLDER) {
-        disk.create_dir(FOLDER).map_err(what)?;
-        disk.sync_dir("").map_err(what)?;
-    }
-    Ok(())
 }
 
 fn rewrite(active: &Active, tail: &Tail, name: &str) -> Result<()> {

@@ -371,17 +371,17 @@ impl Walk<'_> {
         };
         let found = survey(&mut self.window, from, &asked)?;
         let cut = if in_batch { self.batch.start } else { self.at };
-        if let Some((at, frame)) = found.resume {
+        if let Some(resume) = found.resume {
             self.note(format!(
                 "{}: damage at offset {}, of records up to LSN {} that are all archived",
                 self.window.name(),
                 self.at,
-                frame.lsn
+                resume.lsn
             ));
             self.batch = Batch::default();
-            self.position.lsn = frame.lsn;
-            self.position.batch = frame.batch;
-            self.at = at;
+            self.position.lsn = resume.lsn;
+            self.position.batch = resume.batch;
+            self.at = resume.at;
             return Ok(None);
         }
         let next = self.next_header.map(|h| h.first_lsn.0);

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::bytes::codec::log::{COMMIT_BYTES, FRAME_BYTES, Frame, Kind, Seed};
+use crate::bytes::codec::log::{COMMIT_BYTES, Commit, FRAME_BYTES, Frame, Kind, Seed};
 use crate::io::{Disk, File, OpenMode};
 use crate::words::error::{Error, Result};
 use crate::words::id::Lsn;
@@ -93,9 +93,21 @@ pub struct Survey {
     pub acked_lsn: Lsn,
     /// Batch of the last frame that says so.
     evidence_batch: u64,
-    /// The last end of a batch all of whose records are applied: offset to go on from, and the
-    /// frame that ends it.
-    pub resume: Option<(u64, Frame)>,
+    /// The last place to go on from without missing a record that is not applied.
+    pub resume: Option<Resume>,
+    /// First operation frame of the batch that is being passed.
+    first_op: Option<(u64, Frame)>,
+}
+
+/// A place between two batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Resume {
+    /// Offset of the next frame.
+    pub at: u64,
+    /// Last record before it; all up to it are applied.
+    pub lsn: Lsn,
+    /// Last batch before it.
+    pub batch: u64,
 }
 
 /// What the scan knows when it asks.
@@ -122,7 +134,7 @@ pub fn survey(window: &mut Window, from: u64, asked: &Asked) -> Result<Survey> {
             break;
         }
         let step = match piece.len() {
-            WINDOW_BYTES => WINDOW_BYTES - FRAME_BYTES + 1,
+            WINDOW_BYTES => WINDOW_BYTES - FRAME_BYTES - COMMIT_BYTES + 1,
             last => last,
         };
         look_through(piece, at, asked, &mut found);
@@ -151,11 +163,39 @@ fn look_through(piece: &[u8], start: u64, asked: &Asked, found: &mut Survey) {
             found.acked_lsn = found.acked_lsn.max(newest);
             found.evidence_batch = frame.batch;
         }
-        if frame.lsn <= asked.applied && frame.lsn > asked.last_lsn && frame.kind != Kind::Op {
-            let next = if frame.kind == Kind::Commit { end } else { offset };
-            found.resume = Some((next, frame));
-        }
+        let resume = match frame.kind {
+            Kind::Op => {
+                if found.first_op.is_none_or(|(_, first)| first.batch != frame.batch) {
+                    found.first_op = Some((offset, frame));
+                }
+                None
+            }
+            Kind::Commit if frame.lsn > asked.applied => {
+                let payload = piece.get(i + FRAME_BYTES..i + FRAME_BYTES + COMMIT_BYTES);
+                batch_start(found.first_op, &frame, offset, payload, asked)
+            }
+            Kind::Commit => Some(Resume { at: end, lsn: frame.lsn, batch: frame.batch }),
+            _ => Some(Resume { at: offset, lsn: frame.lsn, batch: frame.batch }),
+        };
+        let is_new = |r: &Resume| r.lsn > asked.last_lsn && r.lsn <= asked.applied;
+        found.resume = resume.filter(is_new).or(found.resume);
     }
+}
+
+/// The place before a batch that is committed and not applied, when its first frame was seen: the
+/// commit frame tells which record that must hold.
+fn batch_start(
+    first_op: Option<(u64, Frame)>,
+    commit: &Frame,
+    offset: u64,
+    payload: Option<&[u8]>,
+    asked: &Asked,
+) -> Option<Resume> {
+    let (at, first) = first_op.filter(|(_, first)| first.batch == commit.batch)?;
+    let payload = payload.filter(|bytes| commit.has_payload(asked.seed, offset, bytes))?;
+    let is_start = Commit::decode(payload).ok()?.first_lsn == first.lsn;
+    let (lsn, batch) = (first.lsn.0.checked_sub(1)?, first.batch.checked_sub(1)?);
+    is_start.then_some(Resume { at, lsn: Lsn(lsn), batch })
 }
 
 /// A frame at this offset, tried cheaply first.

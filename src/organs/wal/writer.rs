@@ -39,6 +39,8 @@ pub struct Wal {
     sealed: VecDeque<Sealed>,
     active: Option<Active>,
     next_number: u64,
+    /// Whether the folder is durable, by name as well: an earlier segment proves it.
+    has_folder: bool,
     last_lsn: Lsn,
     last_batch: u64,
     /// Every batch up to this one is on disk.
@@ -72,6 +74,7 @@ impl Wal {
             ..options
         };
         let active = mend(&*disk, &scan)?;
+        let has_folder = scan.tail.is_some() || !scan.sealed.is_empty();
         let mut sealed = VecDeque::from(scan.sealed);
         if let Some(tail) = scan.tail.filter(|tail| tail.spent && !tail.footer) {
             let (number, bytes) = (tail.header.number, tail.bytes.max(tail.at));
@@ -84,6 +87,7 @@ impl Wal {
             sealed,
             active,
             next_number: scan.next_number,
+            has_folder,
             last_lsn: scan.last_lsn,
             last_batch: scan.last_batch,
             synced_batch: scan.last_batch,
@@ -350,6 +354,7 @@ impl Wal {
             self.rotate()?;
         }
         if self.active.is_none() {
+            self.make_folder()?;
             let header = SegmentHeader {
                 store_id: self.store_id,
                 number: self.next_number,
@@ -367,6 +372,19 @@ impl Wal {
                 self.synced_batch = self.last_batch;
             }
         }
+        Ok(())
+    }
+
+    /// The folder that an earlier process created may not be durable: it may have failed to sync.
+    fn make_folder(&mut self) -> Result<()> {
+        if self.has_folder {
+            return Ok(());
+        }
+        let what = |e| Error::io(format_args!("create {FOLDER}/"), e);
+        self.disk.create_dir(FOLDER).map_err(what)?;
+        let synced = self.disk.sync_dir("").map_err(what);
+        synced.map_err(|error| self.failed(Failed::Fatal(error)))?;
+        self.has_folder = true;
         Ok(())
     }
 

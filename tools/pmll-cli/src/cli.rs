@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     cmd_collections, cmd_delete, cmd_doctor, cmd_eval, cmd_export, cmd_get, cmd_import, cmd_list,
-    cmd_put, cmd_search, cmd_store,
+    cmd_put, cmd_search, cmd_store, demo,
 };
 
 const ABOUT: &str = "Put, find, import, export and check memories kept by pmll in a directory";
@@ -91,11 +91,14 @@ pub enum Command {
     Verify(cmd_store::VerifyArgs),
     Stats(cmd_store::StatsArgs),
     Doctor(cmd_doctor::DoctorArgs),
+    Demo(demo::DemoArgs),
+    #[command(name = demo::WRITER_COMMAND, hide = true)]
+    DemoWriter(demo::WriterArgs),
     Completions(cmd_doctor::CompletionsArgs),
 }
 
 /// Commands without a leading DIR.
-const WITHOUT_DIR: &[&str] = &["completions", "demo", "help"];
+const WITHOUT_DIR: &[&str] = &["completions", "demo", demo::WRITER_COMMAND, "help"];
 /// Options whose value may look like another option.
 const WITH_VALUE: &[&str] = &["--store", "--budget", "--text", "--sort", "--min-score"];
 

@@ -16,6 +16,7 @@ mod cmd_list;
 mod cmd_put;
 mod cmd_search;
 mod cmd_store;
+mod demo;
 mod open;
 mod output;
 mod record;
@@ -71,6 +72,8 @@ fn run(command: Command, context: &Context) -> Outcome {
         Command::Verify(args) => cmd_store::verify(&args, context),
         Command::Stats(args) => cmd_store::stats(&args, context),
         Command::Doctor(args) => cmd_doctor::doctor(&args, context),
+        Command::Demo(args) => demo::run(&args, context),
+        Command::DemoWriter(args) => demo::run_writer(&args),
         Command::Completions(args) => cmd_doctor::completions(&args),
     }
 }

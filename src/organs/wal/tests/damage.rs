@@ -2,6 +2,8 @@
 //! refuses; and it refuses whenever something behind the damage says it had been acknowledged.
 
 use super::*;
+use crate::bytes::codec::log::{Commit, FRAME_BYTES, Frame, Kind, SegmentHeader};
+use crate::bytes::codec::op::encode_op;
 
 const FILE: &str = "wal/0000000001.wal";
 
@@ -35,7 +37,7 @@ fn three_batches(ending: Ending) -> (SimDisk, u64) {
 fn batch_starts() -> [u64; 3] {
     let mut at = 64;
     [(1, 2), (3, 3), (6, 2)].map(|(first, count)| {
-        at += super::super::active::batch_bytes(&batch(first, count));
+        at += active::batch_bytes(&batch(first, count));
         at
     })
 }
@@ -81,6 +83,26 @@ fn every_flipped_bit_gives_a_prefix_or_a_refusal() {
                     assert_eq!(read(&image, 7).unwrap().1.len(), 1, "{context}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn damage_among_applied_records_does_not_hide_the_rest() {
+    let [second, third, _] = batch_starts();
+    for (applied, range) in [(2, 64..second), (5, 64..third), (6, 64..third)] {
+        for at in range {
+            let (image, _) = three_batches(Ending::Bare);
+            image.flip_bit(FILE, at, (at % 8) as u8).unwrap();
+            let (scan, ops) = read(&image, applied).unwrap();
+            assert_eq!(check(applied, &scan, &ops), 7, "byte {at}");
+            assert_eq!(scan.notes.len(), 1);
+            let mut wal = open_on(&image, applied);
+            wal.append(&batch(8, 1)).unwrap();
+            assert_eq!(wal.segment_file().unwrap().0, 2, "a damaged segment is not continued");
+            wal.close().unwrap();
+            let (scan, ops) = read(&image, applied).unwrap();
+            assert_eq!(check(applied, &scan, &ops), 8);
         }
     }
 }
@@ -161,7 +183,7 @@ fn unsynced_batches_behind_a_torn_one_prove_nothing_synced_ones_do() {
         let mut wal = open_on(&disk, 0);
         wal.append(&batch(1, 2)).unwrap();
         wal.sync().unwrap();
-        let cut = 64 + super::super::active::batch_bytes(&batch(1, 2));
+        let cut = 64 + active::batch_bytes(&batch(1, 2));
         wal.append(&batch(3, 3)).unwrap();
         if synced {
             wal.sync().unwrap();
@@ -267,6 +289,77 @@ fn a_segment_that_was_never_finished_is_no_loss() {
         sealed.flip_bit(&name, 20, 1).unwrap();
         assert_eq!(read(&sealed, 0).unwrap_err().kind(), ErrorKind::Corrupt);
     }
+}
+
+/// A segment of frames that verify, in any order: kind, LSN, batch, payload.
+fn forged(frames: &[(Kind, u64, u64, Vec<u8>)]) -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    disk.create_dir(FOLDER).unwrap();
+    let header =
+        SegmentHeader { store_id: STORE, number: 1, first_lsn: Lsn(1), first_batch: 1, salt: 9 };
+    let seed = header.seed();
+    let mut bytes = Vec::new();
+    header.encode(&mut bytes);
+    for (kind, lsn, batch, payload) in frames {
+        let at = bytes.len() as u64;
+        let payload_crc = seed.crc(at + FRAME_BYTES as u64, payload);
+        let (len, lsn, batch) = (payload.len() as u32, Lsn(*lsn), *batch);
+        let frame = Frame { kind: *kind, len, lag: 0, lsn, batch, payload_crc };
+        bytes.extend_from_slice(&frame.encode(seed, at));
+        bytes.extend_from_slice(payload);
+    }
+    disk.open(FILE, OpenMode::CreateNew).unwrap().write_at(&bytes, 0).unwrap();
+    disk
+}
+
+#[test]
+fn frames_that_verify_and_make_no_sense_are_refused() {
+    let put = |lsn: u64, batch: u64| {
+        let (op, payload) = op(lsn, 0);
+        let mut bytes = Vec::new();
+        encode_op(&op, &payload, &mut bytes);
+        (Kind::Op, lsn, batch, bytes)
+    };
+    // The CRC over the headers of one forged operation, as `forged` will write it first.
+    let crc_of = |frame: &(Kind, u64, u64, Vec<u8>)| {
+        let file = forged(std::slice::from_ref(frame)).open(FILE, OpenMode::Read).unwrap();
+        let mut header = [0; FRAME_BYTES];
+        file.read_exact_at(&mut header, 64).unwrap();
+        crc32fast::hash(&header)
+    };
+    let commit = |lsn: u64, batch: u64, count: u32, first: u64, batch_crc: u32| {
+        let mut bytes = Vec::new();
+        Commit { count, first_lsn: Lsn(first), batch_crc }.encode(&mut bytes);
+        (Kind::Commit, lsn, batch, bytes)
+    };
+    let crc = crc_of(&put(1, 1));
+    let good = [put(1, 1), commit(1, 1, 1, 1, crc)];
+    let (scan, ops) = read(&forged(&good), 0).unwrap();
+    assert_eq!(check(0, &scan, &ops), 1);
+    let end = |kind: Kind, lsn: u64, batch: u64| (kind, lsn, batch, Vec::new());
+    let longer = |frame| [good.to_vec(), vec![frame]].concat();
+    for (what, frames) in [
+        ("an LSN left out", vec![put(2, 1)]),
+        ("a batch left out", vec![put(1, 2)]),
+        ("an LSN twice", vec![put(1, 1), put(1, 1)]),
+        ("a commit of nothing", vec![commit(0, 1, 0, 1, crc32fast::hash(&[]))]),
+        ("a commit of more", vec![put(1, 1), commit(1, 1, 2, 1, crc)]),
+        ("a commit of another start", vec![put(1, 1), commit(1, 1, 1, 2, crc)]),
+        ("a commit of other headers", vec![put(1, 1), commit(1, 1, 1, 1, crc ^ 1)]),
+        ("a commit of another end", vec![put(1, 1), commit(2, 1, 1, 1, crc)]),
+        ("a commit of another batch", vec![put(1, 1), commit(1, 2, 1, 1, crc)]),
+        ("a short commit", vec![put(1, 1), (Kind::Commit, 1, 1, vec![1; 15])]),
+        ("a footer inside a batch", vec![put(1, 1), end(Kind::Footer, 0, 0)]),
+        ("a footer of another LSN", longer(end(Kind::Footer, 2, 1))),
+        ("a close of another batch", longer(end(Kind::Close, 1, 2))),
+        ("a mark with a payload", longer((Kind::AckMark, 1, 1, vec![1]))),
+        ("a record that is none", vec![(Kind::Op, 1, 1, vec![1, 1, 0, 0])]),
+    ] {
+        let error = read(&forged(&frames), 0).expect_err(what);
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
+    }
+    let newer = read(&forged(&[(Kind::Op, 1, 1, vec![1, 2, 0, 0])]), 0).unwrap_err();
+    assert_eq!(newer.kind(), ErrorKind::Version);
 }
 
 #[test]

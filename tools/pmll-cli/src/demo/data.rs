@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use pmll_cli::npy::NpyReader;
 
 use super::Result;
+use crate::output::Failure;
 
 /// Answers per query in the table of truth.
 pub const K: usize = 10;
@@ -34,7 +35,7 @@ impl Data {
         let folder = find(given)?;
         let file = |name: &str| folder.join(name);
         let text = std::fs::read_to_string(file("passages.txt"))
-            .map_err(|e| format!("cannot read {}: {e}", file("passages.txt").display()))?;
+            .map_err(|e| Failure::io(&format!("read {}", file("passages.txt").display()), &e))?;
         let passages: Vec<String> = text.lines().map(str::to_owned).collect();
         let vectors = rows(&file("passages.f16.npy"))?;
         let queries = rows(&file("queries.f16.npy"))?;
@@ -43,7 +44,8 @@ impl Data {
             && truth.len() == queries.len()
             && vectors.iter().chain(&queries).all(|v| v.len() == dim(&vectors));
         if passages.len() < 100 || queries.is_empty() || !fits {
-            return Err(format!("the files in {} do not fit together", folder.display()).into());
+            let message = format!("the files in {} do not fit together", folder.display());
+            return Err(Failure::invalid(message));
         }
         Ok(Data { folder, passages, vectors, queries, truth })
     }
@@ -66,9 +68,8 @@ fn find(given: Option<&Path>) -> Result<PathBuf> {
     let places = [PathBuf::from("tests/data"), built_from];
     let found = places.into_iter().find(|folder| folder.join("passages.f16.npy").is_file());
     found.map(|folder| folder.canonicalize().unwrap_or(folder)).ok_or_else(|| {
-        "the demonstration needs the excerpt in tests/data of the repository, and it is not here: \
-         run it in a clone, or name the folder with --data"
-            .into()
+        Failure::not_found("the excerpt of tests/data in the repository is not here")
+            .hint("run it in a clone, or name the folder with --data")
     })
 }
 
@@ -88,7 +89,8 @@ fn truth(path: &Path, passages: usize) -> Result<Vec<Vec<usize>>> {
             .filter(|&n| n < passages)
             .collect();
         if best.len() != K {
-            return Err(format!("{}: row {row} does not name {K} passages", path.display()).into());
+            let message = format!("{}: row {row} does not name {K} passages", path.display());
+            return Err(Failure::invalid(message));
         }
         all.push(best);
     }

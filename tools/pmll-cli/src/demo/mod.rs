@@ -19,16 +19,19 @@ mod plan;
 mod report;
 mod writer;
 
-use std::io::{BufRead, BufReader, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use pmll::{Collection, Depth, Store};
 
+use crate::open::Context;
+use crate::output::{Failure, Outcome};
+
 use data::Data;
-use plan::{Chance, Model, Plan, Step};
+use plan::{Chance, Model, Plan};
 use report::{Ending, Life, Report};
 
 pub use writer::WriterArgs;
@@ -43,7 +46,7 @@ const KILL_DELAY_MICROS_MAX: u64 = 3_000;
 /// Most differences that are printed in full.
 const WRONG_SHOWN: usize = 10;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Result<T> = std::result::Result<T, Failure>;
 
 /// Plays an agent's long session, kills it again and again, and checks what is left.
 #[derive(Debug, clap::Args)]
@@ -69,8 +72,8 @@ pub struct DemoArgs {
     data: Option<PathBuf>,
 }
 
-/// Runs the demonstration and prints its report. False when anything was not as it must be.
-pub fn run(args: &DemoArgs, json: bool) -> Result<bool> {
+/// Runs the demonstration and prints its report. Fails when anything was not as it must be.
+pub fn run(args: &DemoArgs, context: &Context) -> Outcome {
     let begun = Instant::now();
     let data = Data::load(args.data.as_deref())?;
     let seed = args.seed.unwrap_or_else(random_seed);
@@ -83,21 +86,26 @@ pub fn run(args: &DemoArgs, json: bool) -> Result<bool> {
         }
     };
     if std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(format!("{} is not empty: name a new folder", dir.display()).into());
+        return Err(Failure::invalid(format!("{} is not empty: name a new folder", dir.display())));
     }
     let remove = temporary && !args.keep;
 
-    let mut demo = Demo { data, seed, plan, dir, chance: Chance(!seed) };
+    let budget = context.budget.unwrap_or(writer::BUDGET_BYTES);
+    let progress = context.voice.bar(Some(plan.steps.len() as u64), "");
+    let mut demo = Demo { data, seed, plan, dir, budget, progress, chance: Chance(!seed) };
     let mut report = demo.play(args.kills)?;
     demo.finish(&mut report)?;
     report.seconds = begun.elapsed().as_secs_f64();
     report.removed = remove && report.is_whole();
     if report.removed {
         std::fs::remove_dir_all(&demo.dir)
-            .map_err(|e| format!("cannot remove {}: {e}", demo.dir.display()))?;
+            .map_err(|e| Failure::io(&format!("remove {}", demo.dir.display()), &e))?;
     }
-    report.print(json)?;
-    Ok(report.is_whole())
+    report.print(context.voice)?;
+    match report.is_whole() {
+        true => Ok(()),
+        false => Err(Failure::corrupt(format!("not whole; the store is {}", demo.dir.display()))),
+    }
 }
 
 /// A seed nobody chose: the standard library's per-process random keys, hashed.
@@ -111,6 +119,8 @@ struct Demo {
     seed: u64,
     plan: Plan,
     dir: PathBuf,
+    budget: u64,
+    progress: ProgressBar,
     /// Chooses the moments of the kills, apart from the numbers that made the plan.
     chance: Chance,
 }
@@ -131,7 +141,6 @@ impl Demo {
     fn play(&mut self, kills: u8) -> Result<Report> {
         let total = self.plan.steps.len();
         let mut report = Report::new(self.seed, &self.dir, &self.data);
-        let progress = progress_bar(total);
         let mut from = 0;
         for life in 0..=kills {
             let left = total - from;
@@ -139,21 +148,21 @@ impl Demo {
             let share = (left / usize::from(kills - life + 1)).max(1) as u64;
             let after = from + (share / 2 + self.chance.below(share)) as usize;
             let kill_after = (life < kills && after < total).then_some(after);
-            progress.set_message(format!("life {} of {}", life + 1, kills + 1));
-            let (told, status) = self.live(from, kill_after, &progress)?;
+            self.progress.set_message(format!("life {} of {}", life + 1, kills + 1));
+            let (told, status) = self.live(from, kill_after)?;
             let acked = from + told.steps;
             let ending = ending(status, acked, total)?;
 
-            progress.set_message(format!("life {} of {}: checking", life + 1, kills + 1));
+            self.progress.set_message(format!("life {} of {}: checking", life + 1, kills + 1));
             let begun = Instant::now();
-            let (store, collection) = writer::open(&self.dir, &self.data)?;
+            let (store, collection) = writer::open(&self.dir, &self.data, self.budget)?;
             let reopened = begun.elapsed();
             let begun = Instant::now();
             let (reached, doubt, wrong, checked) = self.settle(&collection, acked)?;
             let checking = begun.elapsed();
             store.close()?;
             for line in wrong.iter().take(WRONG_SHOWN) {
-                progress.suspend(|| eprintln!("WRONG after step {reached}: {line}"));
+                self.progress.suspend(|| eprintln!("WRONG after step {reached}: {line}"));
             }
             let steps = self.plan.steps.get(from..reached).unwrap_or_default();
             report.add(told.writes, told.searches, told.checkpoints, told.searches_wrong, steps);
@@ -172,39 +181,41 @@ impl Demo {
                 break;
             }
         }
-        progress.finish_and_clear();
+        self.progress.finish_and_clear();
         Ok(report)
     }
 
     /// One process: starts it, reads what it says, kills it when its moment has come.
-    fn live(
-        &mut self,
-        from: usize,
-        kill_after: Option<usize>,
-        progress: &ProgressBar,
-    ) -> Result<(Told, ExitStatus)> {
-        let child = Command::new(std::env::current_exe()?)
+    fn live(&mut self, from: usize, kill_after: Option<usize>) -> Result<(Told, ExitStatus)> {
+        let failed = |what: &str| {
+            let what = format!("{what} the process that plays the session");
+            move |e: std::io::Error| Failure::io(&what, &e)
+        };
+        let program = std::env::current_exe().map_err(failed("find"))?;
+        let child = Command::new(program)
             .arg(WRITER_COMMAND)
             .args([&self.dir, &self.data.folder])
-            .args([self.seed.to_string(), from.to_string()])
+            .args([self.seed, self.budget, from as u64].map(|number| number.to_string()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|e| format!("cannot start the process that plays the session: {e}"))?;
+            .map_err(failed("start"))?;
         let mut child = Reaped(child);
-        let lines = BufReader::new(child.0.stdout.take().ok_or("the process has no output")?);
+        let output = child.0.stdout.take();
+        let lines =
+            BufReader::new(output.ok_or_else(|| Failure::bug("a piped child has no pipe"))?);
         let mut told = Told::default();
         for line in lines.lines() {
-            told.hear(&line?, from)?;
-            progress.set_position((from + told.steps) as u64);
+            told.hear(&line.map_err(failed("hear"))?, from)?;
+            self.progress.set_position((from + told.steps) as u64);
             if kill_after == Some(from + told.steps) {
                 let delay = self.chance.below(KILL_DELAY_MICROS_MAX);
                 std::thread::sleep(Duration::from_micros(delay));
                 // SIGKILL to this child by its id. What it wrote before is still read to the end.
-                child.0.kill()?;
+                child.0.kill().map_err(failed("kill"))?;
             }
         }
-        let status = child.0.wait()?;
+        let status = child.0.wait().map_err(failed("wait for"))?;
         Ok((told, status))
     }
 
@@ -235,7 +246,7 @@ impl Demo {
     fn finish(&self, report: &mut Report) -> Result<()> {
         let reached = report.lives.last().map_or(0, |life| life.until);
         let model = self.plan.model(reached, &self.data);
-        let (store, collection) = writer::open(&self.dir, &self.data)?;
+        let (store, collection) = writer::open(&self.dir, &self.data, self.budget)?;
         if reached == self.plan.steps.len() {
             report.recall(check::recall(&collection, &self.data)?);
         }
@@ -257,25 +268,27 @@ impl Demo {
 
     /// Opens the store after its derived files are gone.
     fn rebuilt(&self) -> Result<(Store, Collection)> {
-        let remove = |result: std::io::Result<()>| match result {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            other => other,
+        let gone = |result: std::io::Result<()>| match result {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Failure::io("remove the derived files", &e))
+            }
+            _ => Ok(()),
         };
-        remove(std::fs::remove_file(self.dir.join("index.redb")))?;
-        remove(std::fs::remove_dir_all(self.dir.join("columns")))?;
-        writer::open(&self.dir, &self.data)
+        gone(std::fs::remove_file(self.dir.join("index.redb")))?;
+        gone(std::fs::remove_dir_all(self.dir.join("columns")))?;
+        writer::open(&self.dir, &self.data, self.budget)
     }
 }
 
 impl Told {
     fn hear(&mut self, line: &str, from: usize) -> Result<()> {
-        let strange = || format!("the process said {line:?}");
+        let strange = || Failure::bug(format!("the process that plays the session said {line:?}"));
         let mut words = line.split(' ');
         let (verb, number, micros) = (words.next(), words.next(), words.next());
         let number: usize = number.and_then(|n| n.parse().ok()).ok_or_else(strange)?;
         let micros: u64 = micros.and_then(|n| n.parse().ok()).ok_or_else(strange)?;
         if number != from + self.steps {
-            return Err(strange().into());
+            return Err(strange());
         }
         let time = Duration::from_micros(micros);
         match verb {
@@ -311,7 +324,9 @@ fn ending(status: ExitStatus, acked: usize, total: usize) -> Result<Ending> {
     if status.success() && acked == total {
         return Ok(Ending::Done);
     }
-    Err(format!("the process that plays the session ended by itself after step {acked}: {status}").into())
+    Err(Failure::bug(format!(
+        "the process that plays the session ended by itself after step {acked}: {status}"
+    )))
 }
 
 #[cfg(unix)]
@@ -323,20 +338,4 @@ fn was_killed(status: ExitStatus) -> bool {
 #[cfg(not(unix))]
 fn was_killed(status: ExitStatus) -> bool {
     !status.success()
-}
-
-/// Progress for people: on a terminal only, without colour when NO_COLOR is set.
-fn progress_bar(total: usize) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = match report::colours_wanted(std::io::stderr().is_terminal()) {
-        true => "{bar:32.cyan} {pos}/{len} steps  {msg}",
-        false => "{bar:32} {pos}/{len} steps  {msg}",
-    };
-    let progress = ProgressBar::new(total as u64);
-    if let Ok(style) = ProgressStyle::with_template(bar) {
-        progress.set_style(style);
-    }
-    progress
 }

@@ -225,7 +225,8 @@ impl Plan {
             };
             steps.push(step);
         }
-        steps.extend(gone.chunks(BATCH_PASSAGES as usize).map(|rows| Step::Remember(rows.to_vec())));
+        steps
+            .extend(gone.chunks(BATCH_PASSAGES as usize).map(|rows| Step::Remember(rows.to_vec())));
         Plan { steps }
     }
 

@@ -3,17 +3,18 @@
 //! Every figure was counted or measured in this run. Times are of this machine and this moment;
 //! the table says how many there are of each, so that nobody takes a handful for a law.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use pmll::Stats;
 use serde::Serialize;
+use serde_json::Value;
 
-use super::Result;
 use super::check::Recall;
 use super::data::Data;
-use super::plan::{Model, Step};
+use super::plan::{Memory, Model, Step};
+use crate::output::{Failure, Outcome, Voice, colour, size};
 
 /// How one process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -162,9 +163,7 @@ impl Report {
     pub fn state(&mut self, stats: &Stats, model: &Model, data: &Data) {
         // Two bytes a value: what the caller handed over in an f16 collection.
         let vector = 2 * data.dim() as u64;
-        let bytes = |m: &super::plan::Memory| {
-            m.payload.len() as u64 + m.row.map_or(0, |_| vector)
-        };
+        let bytes = |m: &Memory| m.payload.len() as u64 + m.row.map_or(0, |_| vector);
         self.caller_bytes = model.values().map(bytes).sum();
         self.entries = stats.entries;
         (self.budget_bytes, self.counted_bytes) = (stats.budget_bytes, stats.counted_bytes);
@@ -192,21 +191,17 @@ impl Report {
     }
 
     /// Prints to standard output.
-    pub fn print(&self, json: bool) -> Result<()> {
-        let text = match json {
-            true => {
-                let mut value = serde_json::to_value(self)?;
-                value["whole"] = self.is_whole().into();
-                serde_json::to_string_pretty(&value)? + "\n"
-            }
-            false => self.table(),
-        };
-        std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?;
-        Ok(())
+    pub fn print(&self, voice: Voice) -> Outcome {
+        let mut value = serde_json::to_value(self)
+            .map_err(|e| Failure::bug(format!("the report does not encode: {e}")))?;
+        if let Value::Object(fields) = &mut value {
+            fields.insert("whole".into(), self.is_whole().into());
+        }
+        voice.say(&value, || self.table())
     }
 
     fn table(&self) -> String {
-        let ink = Ink(colours_wanted(std::io::IsTerminal::is_terminal(&std::io::stdout())));
+        let ink = Ink(colour() && std::io::stdout().is_terminal());
         let kills = self.lives.iter().filter(|life| life.ending == Ending::Killed).count();
         let mut out = Vec::new();
         out.push(ink.bold("An agent's long session, killed again and again"));
@@ -217,7 +212,9 @@ impl Report {
         line("store", format!("{}{kept}", self.dir.display()));
         line("text", format!("{} passages, {} dimensions, f16", self.passages, self.dim));
         out.push(String::new());
-        out.push(ink.bold("  life   steps       ended by   on its way    reopened   checked         wrong"));
+        out.push(ink.bold(
+            "  life   steps       ended by   on its way    reopened   checked         wrong",
+        ));
         for (number, life) in self.lives.iter().enumerate() {
             let ending = if life.ending == Ending::Killed { "kill -9" } else { "its end" };
             let doubt = match life.doubt {
@@ -243,7 +240,10 @@ impl Report {
         );
         line("forgotten", format!("{} entries", self.forgotten));
         line("now", format!("{} entries", self.entries));
-        line("acknowledged", format!("{} writes, each synced: {}", self.writes.count, times(&self.writes)));
+        line(
+            "acknowledged",
+            format!("{} writes, each synced: {}", self.writes.count, times(&self.writes)),
+        );
         line(
             "searches",
             format!(
@@ -260,7 +260,10 @@ impl Report {
                 0 => "not measured: the session did not reach its end".into(),
                 of => format!(
                     "{} ({} of {of} exact answers): {}",
-                    ink.verdict(self.recall_right == of, &format!("{:.3}", self.recall_right as f64 / of as f64)),
+                    ink.verdict(
+                        self.recall_right == of,
+                        &format!("{:.3}", self.recall_right as f64 / of as f64)
+                    ),
                     self.recall_right,
                     times(&self.final_searches)
                 ),
@@ -303,17 +306,14 @@ impl Report {
         out.push(String::new());
         let checked: usize = self.lives.iter().map(|life| life.checked).sum();
         let verdict = match self.is_whole() {
-            true => format!("Killed {kills} times; {checked} entries checked byte for byte, none lost."),
+            true => {
+                format!("Killed {kills} times; {checked} entries checked byte for byte, none lost.")
+            }
             false => format!("NOT WHOLE: the store is kept in {}", self.dir.display()),
         };
         out.push(format!("  {} {:.1} s.", ink.verdict(self.is_whole(), &verdict), self.seconds));
         out.join("\n") + "\n"
     }
-}
-
-/// Whether colours may be used on a stream.
-pub fn colours_wanted(terminal: bool) -> bool {
-    terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Colours, or none.
@@ -348,8 +348,4 @@ fn span(micros: u64) -> String {
         1_000..1_000_000 => format!("{:.1} ms", micros as f64 / 1e3),
         _ => format!("{:.2} s", micros as f64 / 1e6),
     }
-}
-
-fn size(bytes: u64) -> String {
-    ByteSize(bytes).display().iec().to_string()
 }

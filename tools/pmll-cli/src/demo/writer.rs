@@ -7,18 +7,19 @@
 //! which single step may be in doubt when they end.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pmll::{
-    Batch, Collection, CollectionSpec, Draft, Element, Hits, Options, Patch, Query, Store, Timestamp,
+    Batch, Collection, CollectionSpec, Draft, Element, Hits, Options, Patch, Query, Store,
+    Timestamp,
 };
 
-use super::Result;
 use super::data::{Data, K};
 use super::plan::{self, Memory, Model, Plan, Step};
+use super::{Outcome, Result};
 
-/// Memory the store may take for data: less than the vectors need in f32, so that they do not all
+/// Memory the store may take for data unless `--budget` says otherwise: less than the vectors need in f32, so that they do not all
 /// stay there.
 pub const BUDGET_BYTES: u64 = 4 << 20;
 
@@ -31,16 +32,17 @@ pub struct WriterArgs {
     dir: PathBuf,
     data: PathBuf,
     seed: u64,
+    budget: u64,
     /// First step to do.
     from: usize,
 }
 
 /// Opens the store of the demonstration.
-pub fn open(dir: &std::path::Path, data: &Data) -> Result<(Store, Collection)> {
-    let options = Options { budget_bytes: Some(BUDGET_BYTES), ..Options::default() };
+pub fn open(dir: &Path, data: &Data, budget: u64) -> Result<(Store, Collection)> {
+    let options = Options { budget_bytes: Some(budget), ..Options::default() };
     let store = Store::builder(dir).options(options).open()?;
     let spec = CollectionSpec::new()
-        .dim(u32::try_from(data.dim())?)
+        .dim(u32::try_from(data.dim()).unwrap_or(u32::MAX))
         .element(Element::F16)
         .model("all-MiniLM-L6-v2");
     let collection = store.collection_with("session", spec)?;
@@ -48,10 +50,10 @@ pub fn open(dir: &std::path::Path, data: &Data) -> Result<(Store, Collection)> {
 }
 
 /// Plays the session from a step on, until its end or until it is killed.
-pub fn run(args: &WriterArgs) -> Result<()> {
+pub fn run(args: &WriterArgs) -> Outcome {
     let data = Data::load(Some(&args.data))?;
     let plan = Plan::new(args.seed, &data);
-    let (store, collection) = open(&args.dir, &data)?;
+    let (store, collection) = open(&args.dir, &data, args.budget)?;
     let mut model = plan.model(args.from, &data);
     let mut out = std::io::stdout().lock();
     for (number, step) in plan.steps.iter().enumerate().skip(args.from) {
@@ -60,7 +62,8 @@ pub fn run(args: &WriterArgs) -> Result<()> {
             Step::Search(query) => {
                 let hits = collection.search(query_of(&data, *query))?;
                 let micros = begun.elapsed().as_micros();
-                let verdict = if is_right(&hits, &model, &data, *query) { "right" } else { "wrong" };
+                let verdict =
+                    if is_right(&hits, &model, &data, *query) { "right" } else { "wrong" };
                 format!("found {number} {micros} {verdict}\n")
             }
             Step::Archive => {

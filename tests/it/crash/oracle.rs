@@ -1,0 +1,318 @@
+//! The oracle: may a disk be in this state, given what was issued and acknowledged?
+//!
+//! 1. [`Oracle::window`] turns a point of a run into the range of states a crash there may leave:
+//!    from the last one acknowledged as durable to the last one issued.
+//! 2. [`Oracle::judge`] opens an image and takes it apart: recovered state, exact answers, deep
+//!    verification, no file left over, one more write, close, and the same again.
+//!
+//! An image is looked at with the clock of the script's first moment, so that expired entries
+//! show as well; then with the clock of the crash, when they must not.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use pmll::io::Disk;
+use pmll::io::sim::SimDisk;
+use pmll::{Depth, Draft, Entry, ErrorKind, Query, Scan, Store, Timestamp};
+
+use crate::crash::model::{Act, Item, Shelf, Spot, State, bits, difference};
+use crate::crash::script::{HandClock, Moment, Run, START, at, batch, open};
+
+/// What an image is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rigour {
+    /// Everything.
+    Full,
+    /// Everything, and the index is thrown away before the last look.
+    WithoutIndex,
+    /// Some earlier state or a typed refusal: the disk lied about its syncs.
+    Lying,
+}
+
+/// Judges disks by a run.
+pub(crate) struct Oracle<'a> {
+    pub run: &'a Run,
+}
+
+/// The name of the collection the oracle writes its own entry to.
+const PROBE: &str = "probe";
+
+impl Oracle<'_> {
+    /// Numbers of the states that a crash before call `op` of a leg may leave. `kept` means that
+    /// the operating system lived on, so that buffered writes count as well.
+    pub(crate) fn window(&self, leg: usize, op: u64, kept: bool) -> RangeInclusive<usize> {
+        let moments = self.run.moments.iter().enumerate();
+        let acked = |m: &Moment| m.leg < leg || (m.leg == leg && m.acked <= op);
+        let issued = |m: &Moment| m.leg < leg || (m.leg == leg && m.issued < op);
+        let low = moments.clone().filter(|(_, m)| (m.durable || kept) && acked(m)).last();
+        let high = moments.filter(|(_, m)| issued(m)).last();
+        let low = low.map_or(0, |(k, _)| k);
+        low..=high.map_or(0, |(k, _)| k).max(low)
+    }
+
+    /// The wall clock at that point.
+    pub(crate) fn now(&self, leg: usize, op: u64) -> Timestamp {
+        let moments = self.run.moments.iter();
+        let begun = moments.filter(|m| m.leg < leg || (m.leg == leg && m.issued < op)).last();
+        begun.map_or(START, |m| m.now)
+    }
+
+    /// Opens an image and asks it everything. Gives back the numbers of the states it is in, which
+    /// are several when an act changed nothing; the disk is left as the second open left it.
+    pub(crate) fn judge(
+        &self,
+        disk: &SimDisk,
+        window: &RangeInclusive<usize>,
+        now: Timestamp,
+        rigour: Rigour,
+    ) -> Result<Vec<usize>, String> {
+        let judged = catch_unwind(AssertUnwindSafe(|| self.ask(disk, window, now, rigour)));
+        judged.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(format!("panicked: {}", text.unwrap_or("?")))
+        })
+    }
+
+    fn ask(
+        &self,
+        disk: &SimDisk,
+        window: &RangeInclusive<usize>,
+        now: Timestamp,
+        rigour: Rigour,
+    ) -> Result<Vec<usize>, String> {
+        let clock = HandClock::new(START);
+        let store = match open(disk, &clock) {
+            Ok(store) => store,
+            // `Invalid`: not even the file that makes a directory a store is left.
+            Err(e)
+                if rigour == Rigour::Lying
+                    && [ErrorKind::Corrupt, ErrorKind::Invalid].contains(&e.kind()) =>
+            {
+                return Ok(Vec::new());
+            }
+            Err(e) => return Err(format!("does not open: {e:?}")),
+        };
+        let found = observe(&store)?;
+        let equal: Vec<usize> = self.states_equal(&found);
+        let Some(&k) = equal.iter().find(|k| window.contains(*k)) else {
+            if equal.is_empty() {
+                return Err(format!("is in no state of the run: {}", self.nearest(&found, window)));
+            }
+            return Err(format!("is in state {equal:?}, which is outside {window:?}"));
+        };
+        let moment = &self.run.moments[k];
+        answers(&store, &moment.state, &clock, now)?;
+        let report = store.verify(Depth::Deep).map_err(|e| format!("verify: {e:?}"))?;
+        if !report.is_whole() {
+            return Err(format!("verify found {:?}", report.problems));
+        }
+        nothing_left_over(disk, &store)?;
+        if rigour == Rigour::Lying {
+            return Ok(equal);
+        }
+        self.requests_are_remembered(&store, moment)?;
+
+        // Recovery of what was recovered, with one more record.
+        let probe = store.collection(PROBE).and_then(|c| {
+            c.put("probe", Draft::text("still writing").vector([1.0, 2.0, 3.0]).attr("k", k as u64))
+        });
+        let receipt = probe.map_err(|e| format!("the next write fails: {e:?}"))?;
+        if receipt.id.0 != moment.next_id || receipt.version.0 <= moment.state.lsn {
+            let (id, lsn) = (moment.next_id, moment.state.lsn);
+            return Err(format!("the next write got {receipt:?}, not id {id} and LSN > {lsn}"));
+        }
+        store.close().map_err(|e| format!("close: {e:?}"))?;
+        if rigour == Rigour::WithoutIndex {
+            disk.remove("index.redb").map_err(|e| format!("remove index.redb: {e}"))?;
+        }
+        let store = open(disk, &clock).map_err(|e| format!("does not open again: {e:?}"))?;
+        let mut again = observe(&store)?;
+        let probe =
+            again.shelves.remove(PROBE).ok_or("the entry written after recovery is gone")?;
+        let kept = probe.items.get(&(String::new(), b"probe".to_vec()));
+        if kept.is_none_or(|item| item.id != receipt.id.0 || item.payload[..] != *b"still writing")
+        {
+            return Err(format!("the entry written after recovery became {kept:?}"));
+        }
+        again.lsn = found.lsn;
+        if again != found {
+            return Err(format!("opened again it differs: {}", difference(&again, &found)));
+        }
+        if !store.stats().map_err(|e| format!("{e:?}"))?.warnings.is_empty()
+            && rigour != Rigour::WithoutIndex
+        {
+            return Err("a clean close is followed by a warning".to_owned());
+        }
+        nothing_left_over(disk, &store)?;
+        store.close().map_err(|e| format!("second close: {e:?}"))?;
+        Ok(equal)
+    }
+
+    /// How the state found differs from those it may be in, and from those of the same LSN.
+    fn nearest(&self, found: &State, window: &RangeInclusive<usize>) -> String {
+        let same_lsn = self.run.moments.iter().rposition(|m| m.state.lsn == found.lsn);
+        let mut text = String::new();
+        for k in [Some(*window.start()), Some(*window.end()), same_lsn].into_iter().flatten() {
+            let moment = &self.run.moments[k];
+            let why = difference(found, &moment.state);
+            text.push_str(&format!("\n  against state {k} ({}): {why}", moment.name));
+        }
+        text
+    }
+
+    fn states_equal(&self, found: &State) -> Vec<usize> {
+        let moments = self.run.moments.iter().enumerate();
+        moments.filter(|(_, m)| *m.state == *found).map(|(k, _)| k).collect()
+    }
+
+    /// The last request that the state holds is not applied a second time.
+    fn requests_are_remembered(&self, store: &Store, moment: &Moment) -> Result<(), String> {
+        let Some(number) = moment.request else { return Ok(()) };
+        if !moment.state.shelves.contains_key("notes") {
+            return Ok(());
+        }
+        let act = Act::Delete(Spot("notes", "", "n1"));
+        let again = batch(store, Some(number), &[act]).and_then(|batch| store.write(batch));
+        match again {
+            Ok(receipts) if receipts.is_empty() => Ok(()),
+            other => Err(format!("request {number} was applied a second time: {other:?}")),
+        }
+    }
+}
+
+/// Everything there is to see in a store.
+pub(crate) fn observe(store: &Store) -> Result<State, String> {
+    let fail = |what: &str, e: pmll::Error| format!("{what}: {e:?}");
+    let mut state =
+        State { lsn: store.stats().map_err(|e| fail("stats", e))?.last_lsn.0, ..State::default() };
+    state.settings = store.settings().map_err(|e| fail("settings", e))?.into_iter().collect();
+    for info in store.collections().map_err(|e| fail("collections", e))? {
+        let collection = store.find_collection(&info.name).map_err(|e| fail("find", e))?;
+        let collection = collection.ok_or("a listed collection is not found")?;
+        let mut items = BTreeMap::new();
+        let mut scan = Scan::new().with_vector(true);
+        loop {
+            let page = collection.scan(scan).map_err(|e| fail("scan", e))?;
+            for entry in page.entries {
+                let place = (entry.namespace.as_str().to_owned(), entry.key.as_bytes().to_vec());
+                items.insert(place, Arc::new(item(entry)));
+            }
+            match page.cursor {
+                Some(cursor) => scan = Scan::new().with_vector(true).cursor(cursor),
+                None => break,
+            }
+        }
+        if info.entries != items.len() as u64 {
+            let (listed, seen) = (info.entries, items.len());
+            return Err(format!("{} is listed with {listed} entries, {seen} show", info.name));
+        }
+        state.shelves.insert(info.name, Shelf { spec: info.spec, items });
+    }
+    Ok(state)
+}
+
+/// An entry without its soft state.
+pub(crate) fn item(entry: Entry) -> Item {
+    Item {
+        id: entry.id.0,
+        version: entry.version.0,
+        vector: entry.vector.as_deref().map(bits),
+        payload: Arc::from(entry.payload),
+        attributes: entry.attributes,
+        at: entry.at.0,
+        created: entry.created.0,
+        updated: entry.updated.0,
+        session: entry.session,
+        sequence: entry.sequence,
+        salience: entry.salience.map(f32::to_bits),
+        pinned: entry.pinned,
+        expires: entry.expires.map(|t| t.0),
+    }
+}
+
+/// Gets, counts and exact searches agree with the model, at the first moment and now.
+pub(crate) fn answers(
+    store: &Store,
+    state: &State,
+    clock: &HandClock,
+    now: Timestamp,
+) -> Result<(), String> {
+    let keep = pmll::Clock::now(clock);
+    for (name, shelf) in &state.shelves {
+        let fail = |what: &str, e: pmll::Error| format!("{name}: {what}: {e:?}");
+        let collection = store.find_collection(name).map_err(|e| fail("find", e))?;
+        let collection = collection.ok_or_else(|| format!("{name} is not found"))?;
+        for when in [START, now] {
+            clock.set(when);
+            let count = collection.count(None).map_err(|e| fail("count", e))?;
+            if count != shelf.count(when) {
+                return Err(format!(
+                    "{name} counts {count} at {when:?}, not {}",
+                    shelf.count(when)
+                ));
+            }
+        }
+        clock.set(START);
+        for (place, wanted) in &shelf.items {
+            let namespace = pmll::Namespace::new(&place.0).map_err(|e| fail("namespace", e))?;
+            let handle = collection.in_namespace(namespace);
+            let found = handle.get(&place.1).map_err(|e| fail("get", e))?;
+            if found.map(item).as_ref() != Some(&**wanted) {
+                return Err(format!("{name}: get of {place:?} differs from the scan"));
+            }
+        }
+        if let Some(dim) = shelf.spec.dim {
+            search(&collection, shelf, dim as usize).map_err(|e| format!("{name}: {e}"))?;
+        }
+    }
+    clock.set(keep);
+    Ok(())
+}
+
+fn search(collection: &pmll::Collection, shelf: &Shelf, dim: usize) -> Result<(), String> {
+    let query: Vec<f32> = (0..dim).map(|i| 1.0 - i as f32 * 0.3).collect();
+    let wanted = shelf.best(&query);
+    let hits = collection.search(Query::vector(query).k(1000)).map_err(|e| format!("{e:?}"))?;
+    if hits.len() != wanted.len() {
+        return Err(format!("search finds {} entries, not {}", hits.len(), wanted.len()));
+    }
+    for (hit, (id, score)) in hits.iter().zip(&wanted) {
+        let near = (f64::from(hit.score) - score).abs() <= 1e-4 * score.abs().max(1.0);
+        if hit.entry.id.0 != *id || !near {
+            let found: Vec<_> = hits.iter().map(|hit| (hit.entry.id.0, hit.score)).collect();
+            return Err(format!("search finds {found:?}, not {wanted:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// No temporary file, no superseded segment, no log that is archived already, no litter.
+pub(crate) fn nothing_left_over(disk: &SimDisk, store: &Store) -> Result<(), String> {
+    let stats = store.stats().map_err(|e| format!("{e:?}"))?;
+    let names = disk.file_names();
+    let segments = names.iter().filter(|n| n.starts_with("archive/")).count() as u64;
+    if segments != stats.archive_segments {
+        let listed = stats.archive_segments;
+        return Err(format!("archive/ has {segments} files for {listed} segments: {names:?}"));
+    }
+    for name in &names {
+        let known = match name.split_once('/') {
+            None => ["LOCK", "store.toml", "index.redb"].contains(&name.as_str()),
+            Some(("wal", file)) => file.ends_with(".wal") || file.ends_with(".torn"),
+            Some(("archive", file)) => file.ends_with(".seg"),
+            Some(("columns", file)) => !file.ends_with(".tmp"),
+            Some(_) => false,
+        };
+        if !known {
+            return Err(format!("{name} is left over"));
+        }
+    }
+    // Whoever needs it may read the handle once more.
+    at(store, Spot("notes", "", "n1")).map(|_| ()).or_else(|e| match e.kind() {
+        ErrorKind::NotFound => Ok(()),
+        _ => Err(format!("{e:?}")),
+    })
+}

@@ -1,0 +1,345 @@
+//! The scripted workload, and a run of it on a disk that records.
+//!
+//! 1. [`script`] is one fixed list of acts that meets every way the store changes its files.
+//! 2. [`play`] runs it with a clock moved by hand, beside the model, and keeps for every act the
+//!    state after it and the calls of the disk between which it was issued and acknowledged.
+//! 3. A kill in the middle starts a new leg: another disk, on which the old one's unsynced changes
+//!    are still pending, and whose first calls are the recovery.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use pmll::io::sim::SimDisk;
+use pmll::{
+    Batch, Clock, Collection, CollectionSpec, Draft, Durability, Element, Error, Metric, Namespace,
+    Options, Patch, Receipt, Store, Timestamp,
+};
+use serde_json::json;
+
+use crate::crash::model::{Act, CLIENT, Model, Spot, State};
+
+/// The moment every script begins: 2023-11-14.
+pub(crate) const START: Timestamp = Timestamp(1_700_000_000_000_000);
+
+/// A clock that stands still until it is moved.
+#[derive(Debug)]
+pub(crate) struct HandClock {
+    wall: AtomicI64,
+    ran: AtomicI64,
+}
+
+impl HandClock {
+    pub(crate) fn new(now: Timestamp) -> Arc<HandClock> {
+        Arc::new(HandClock { wall: AtomicI64::new(now.0), ran: AtomicI64::new(0) })
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        let micros = i64::try_from(by.as_micros()).unwrap_or(0);
+        self.wall.fetch_add(micros, Ordering::AcqRel);
+        self.ran.fetch_add(micros, Ordering::AcqRel);
+    }
+
+    /// Sets the wall clock, as a person would: no time passes.
+    pub(crate) fn set(&self, now: Timestamp) {
+        self.wall.store(now.0, Ordering::Release);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.wall.load(Ordering::Acquire))
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.ran.load(Ordering::Acquire)).unwrap_or(0))
+    }
+}
+
+/// The smallest budget, and no thread of its own: every run makes the same calls.
+pub(crate) fn options() -> Options {
+    Options { background: false, budget_bytes: Some(1 << 20), ..Options::default() }
+}
+
+/// Opens the store on a disk.
+pub(crate) fn open(disk: &SimDisk, clock: &Arc<HandClock>) -> Result<Store, Error> {
+    let clock: Arc<dyn Clock> = Arc::clone(clock) as Arc<dyn Clock>;
+    Store::builder("sim").disk(Arc::new(disk.clone())).clock(clock).options(options()).open()
+}
+
+/// Bytes that zstd cannot shorten, the same for the same number.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut x = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let next = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x.to_le_bytes()[3]
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+fn vector(seed: u64, dim: usize) -> Vec<f32> {
+    // Sixteenths: exact in f16 as well.
+    noise(seed, dim).into_iter().map(|byte| (f32::from(byte) - 127.0) / 16.0).collect()
+}
+
+fn note(number: u64) -> Draft {
+    Draft::text(format!("note {number}: {}", "the violin was played again ".repeat(4)))
+        .vector(vector(number, 8))
+        .attr("conv", format!("c{}", number % 3))
+        .attr("turn", number)
+        .session("s1")
+        .sequence(number)
+        .salience(0.5)
+}
+
+fn person(number: u64) -> Draft {
+    Draft::bytes(noise(number, 40)).vector(vector(number, 4)).attr("age", number)
+}
+
+/// The workload: about sixty acts.
+pub(crate) fn script() -> Vec<Act> {
+    use Act::{
+        Batch, Buffer, Checkpoint, Define, Delete, Drop, Kill, Pin, Put, Reopen, Set, Sync, Touch,
+        Update, Vacuum, Wait,
+    };
+    let n = |key| Spot("notes", "", key);
+    let u = |key| Spot("notes", "user/7", key);
+    let p = |key| Spot("people", "", key);
+    let dotted = CollectionSpec::new().dim(4).metric(Metric::Dot).element(Element::F16);
+    let hour = Duration::from_secs(3600);
+    vec![
+        Define("notes", CollectionSpec::new()),
+        Put(n("n1"), note(1)),
+        Define("people", dotted.model("m1")),
+        Put(n("n2"), note(2)),
+        Put(u("n1"), note(3).pinned(true)),
+        Batch(
+            Some(1),
+            vec![Put(p("p1"), person(1)), Put(n("n3"), note(4)), Update(n("n1"), seen(1))],
+        ),
+        Touch(n("n2")),
+        Pin(n("n2"), true),
+        Delete(u("n1")),
+        Set("policy.rho", json!(0.25)),
+        Buffer(n("b1"), note(5)),
+        Buffer(n("b2"), Draft::text("no vector")),
+        Sync,
+        Checkpoint,
+        Put(n("n1"), note(6)),
+        Delete(n("n2")),
+        Put(n("x1"), note(7).ttl(hour)),
+        Update(n("n3"), Patch::default().attr("conv", serde_json::Value::Null).payload("short")),
+        Touch(n("n3")),
+        Checkpoint,
+        Put(n("large"), Draft::bytes(noise(8, 70 << 10)).vector(vector(8, 8))),
+        Update(n("large"), seen(2)),
+        Batch(Some(2), vec![Delete(p("p1")), Put(p("p2"), person(2)), Put(p("p3"), person(3))]),
+        Reopen,
+        Put(u("deep"), note(9)),
+        Set("policy.rho", json!({"hot": [1, 2.5, "x"]})),
+        Set("tau", json!("gone soon")),
+        Drop("people"),
+        Put(n("n4"), note(10)),
+        Define("people", CollectionSpec::new().metric(Metric::L2)),
+        Put(p("p2"), person(4)),
+        Wait(2 * hour),
+        Vacuum(vec![]),
+        Set("tau", serde_json::Value::Null),
+        Buffer(n("b3"), note(11)),
+        Kill,
+        Put(n("n5"), note(12)),
+        Batch(None, (20..32).map(|i| Put(n(KEYS[i - 20]), note(i as u64))).collect()),
+        Delete(n("b1")),
+        Checkpoint,
+        Batch(None, (0..8).map(|i| Delete(n(KEYS[i]))).collect()),
+        Wait(26 * hour),
+        Put(n("y1"), Draft::text("expires as well").expires(Timestamp(START.0 + 1))),
+        Vacuum(vec![n("x1")]),
+        Put(n("after"), note(13)),
+        Reopen,
+        Delete(n("large")),
+        Put(p("p2"), person(5)),
+        Vacuum(vec![]),
+        Put(n("n1"), note(14)),
+    ]
+}
+
+const KEYS: [&str; 12] =
+    ["k00", "k01", "k02", "k03", "k04", "k05", "k06", "k07", "k08", "k09", "k10", "k11"];
+
+fn seen(times: u64) -> Patch {
+    Patch::default().attr("seen", times)
+}
+
+/// An act of a run: when it was issued and acknowledged, and what the store holds after it.
+#[derive(Clone, Debug)]
+pub(crate) struct Moment {
+    /// The act in words.
+    pub name: String,
+    /// The leg it belongs to.
+    pub leg: usize,
+    /// Calls of the leg's disk before it began.
+    pub issued: u64,
+    /// Calls of the leg's disk when it returned.
+    pub acked: u64,
+    /// Whether its return means that everything up to here is on disk.
+    pub durable: bool,
+    /// The wall clock then.
+    pub now: Timestamp,
+    /// What there is to see after it.
+    pub state: Arc<State>,
+    /// The id the next entry gets.
+    pub next_id: u64,
+    /// The client's last request.
+    pub request: Option<u64>,
+}
+
+/// A finished run.
+pub(crate) struct Run {
+    /// The disk of each leg.
+    pub disks: Vec<SimDisk>,
+    /// Every act in order; the first is the creation of the store.
+    pub moments: Vec<Moment>,
+}
+
+/// Plays acts beside the model, recording. The live store is compared with the model by `look`
+/// after every act.
+pub(crate) fn play(
+    seed: u64,
+    acts: &[Act],
+    look: &dyn Fn(&Store, &Moment, &HandClock) -> Result<(), String>,
+) -> Result<Run, String> {
+    let disk = SimDisk::new(seed);
+    disk.record();
+    let mut clock = HandClock::new(START);
+    let mut store = open(&disk, &clock).map_err(|e| format!("create: {e:?}"))?;
+    let mut run = Run { disks: vec![disk], moments: Vec::new() };
+    let mut model = Model::default();
+    run.add("create the store".to_owned(), 0, true, START, &model);
+    for act in acts {
+        let name = brief(act);
+        clock.advance(Duration::from_secs(1));
+        let now = clock.now();
+        let mut issued = run.disk().op_count();
+        model.apply(act, now);
+        match act {
+            Act::Wait(time) => clock.advance(*time),
+            Act::Reopen => {
+                store.close().map_err(|e| format!("{name}: close: {e:?}"))?;
+                clock = HandClock::new(now);
+                store = open(run.disk(), &clock).map_err(|e| format!("{name}: {e:?}"))?;
+            }
+            Act::Kill => {
+                let disk = run.disk().fork_now();
+                disk.record();
+                issued = 0;
+                run.disks.push(disk);
+                // Only now: what the old owner does while it goes is on its own disk.
+                drop(store);
+                clock = HandClock::new(now);
+                store = open(run.disk(), &clock).map_err(|e| format!("{name}: {e:?}"))?;
+            }
+            _ => {
+                perform(&store, act).map_err(|e| format!("{name}: {e:?}"))?;
+            }
+        }
+        let durable = !matches!(act, Act::Buffer(..) | Act::Touch(_) | Act::Wait(_));
+        run.add(name, issued, durable, clock.now(), &model);
+        let last = run.moments.last().ok_or("no moment")?;
+        look(&store, last, &clock).map_err(|e| format!("live, after {}: {e}", last.name))?;
+    }
+    let issued = run.disk().op_count();
+    store.close().map_err(|e| format!("close: {e:?}"))?;
+    run.add("close".to_owned(), issued, true, clock.now(), &model);
+    Ok(run)
+}
+
+impl Run {
+    fn disk(&self) -> &SimDisk {
+        &self.disks[self.disks.len() - 1]
+    }
+
+    fn add(&mut self, name: String, issued: u64, durable: bool, now: Timestamp, model: &Model) {
+        let (leg, acked) = (self.disks.len() - 1, self.disk().op_count());
+        // An act that changes nothing shares its state with the one before.
+        let state = match self.moments.last() {
+            Some(last) if *last.state == model.state => Arc::clone(&last.state),
+            _ => Arc::new(model.state.clone()),
+        };
+        let (next_id, request) = (model.next_id, model.request);
+        self.moments.push(Moment {
+            name,
+            leg,
+            issued,
+            acked,
+            durable,
+            now,
+            state,
+            next_id,
+            request,
+        });
+    }
+}
+
+/// Does one act on a store. Receipts are given back for those that write entries.
+pub(crate) fn perform(store: &Store, act: &Act) -> Result<Vec<Receipt>, Error> {
+    match act {
+        Act::Define(name, spec) => store.collection_with(name, spec.clone()).map(|_| ())?,
+        Act::Touch(spot) => at(store, *spot)?.touch(spot.2).map(|_| ())?,
+        Act::Pin(spot, pinned) => at(store, *spot)?.pin(spot.2, *pinned).map(|_| ())?,
+        Act::Set(name, value) => store.set_setting(name, value.clone())?,
+        Act::Drop(name) => store.drop_collection(name).map(|_| ())?,
+        Act::Sync => store.sync()?,
+        Act::Checkpoint => store.checkpoint().map(|_| ())?,
+        Act::Vacuum(_) => store.vacuum().map(|_| ())?,
+        Act::Put(..) | Act::Update(..) | Act::Delete(_) => {
+            return store.write(stage(store, Batch::new(), act)?);
+        }
+        Act::Buffer(spot, draft) => {
+            let batch = stage(store, Batch::new(), &Act::Put(*spot, draft.clone()))?;
+            return store.write(batch.durability(Durability::Buffer));
+        }
+        Act::Batch(request, acts) => return store.write(batch(store, *request, acts)?),
+        Act::Wait(_) | Act::Reopen | Act::Kill => {}
+    }
+    Ok(Vec::new())
+}
+
+/// The batch of a [`Act::Batch`].
+pub(crate) fn batch(store: &Store, request: Option<u64>, acts: &[Act]) -> Result<Batch, Error> {
+    let mut batch = Batch::new();
+    if let Some(number) = request {
+        batch = batch.request(CLIENT, number);
+    }
+    acts.iter().try_fold(batch, |batch, act| stage(store, batch, act))
+}
+
+fn stage(store: &Store, batch: Batch, act: &Act) -> Result<Batch, Error> {
+    Ok(match act {
+        Act::Put(spot, draft) => batch.put(&at(store, *spot)?, spot.2, draft.clone()),
+        Act::Update(spot, patch) => batch.update(&at(store, *spot)?, spot.2, patch.clone()),
+        Act::Delete(spot) => batch.delete(&at(store, *spot)?, spot.2),
+        other => panic!("{other:?} is no part of a batch"),
+    })
+}
+
+/// The handle an act of the script works through.
+pub(crate) fn at(store: &Store, spot: Spot) -> Result<Collection, Error> {
+    let found = store.find_collection(spot.0)?;
+    let collection = found.ok_or_else(|| {
+        Error::new(pmll::ErrorKind::NotFound, format!("the script needs collection {}", spot.0))
+    })?;
+    Ok(collection.in_namespace(Namespace::new(spot.1)?))
+}
+
+/// An act in a few words.
+pub(crate) fn brief(act: &Act) -> String {
+    match act {
+        Act::Put(spot, _) => format!("put {}/{}/{}", spot.0, spot.1, spot.2),
+        Act::Buffer(spot, _) => format!("buffer {}/{}/{}", spot.0, spot.1, spot.2),
+        Act::Batch(_, acts) => format!("batch of {}", acts.len()),
+        other => format!("{other:?}").chars().take(60).collect(),
+    }
+}
