@@ -1,8 +1,8 @@
 //! The integration tests, one binary: `cargo test --test it`.
 
 mod closing;
-mod input;
 mod crash;
+mod input;
 mod model;
 mod rebuild;
 mod support;
