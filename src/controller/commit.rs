@@ -53,7 +53,7 @@ pub struct Queued {
 pub struct Queue {
     waiting: VecDeque<Queued>,
     /// Bytes of the waiting requests.
-    bytes: u64,
+    pub bytes: u64,
     leading: bool,
     /// No more requests are taken.
     pub closed: bool,

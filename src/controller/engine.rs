@@ -210,7 +210,14 @@ impl Engine {
     pub fn counted_bytes(&self) -> u64 {
         let view = self.view.load();
         let cache = self.catalog.lock().as_ref().map_or(0, Catalog::resident_bytes);
-        view.hot_bytes() + view.cold.resident_bytes() + self.columns.resident_bytes() + cache
+        let log = self.wal.lock().as_ref().map_or(0, |wal| wal.resident_bytes() as u64);
+        let queued = self.queue.lock().bytes;
+        view.hot_bytes()
+            + view.cold.resident_bytes()
+            + self.columns.resident_bytes()
+            + cache
+            + log
+            + queued
     }
 
     /// Remembers something the user should know.

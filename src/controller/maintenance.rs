@@ -164,8 +164,7 @@ impl Engine {
     /// Gives dead bytes back to the disk, in steps of bounded size.
     pub fn vacuum(&self) -> Result<VacuumReport> {
         self.checkpoint()?;
-        let mut report = VacuumReport::default();
-        report.expired = self.bury_expired()?;
+        let mut report = VacuumReport { expired: self.bury_expired()?, ..VacuumReport::default() };
         if report.expired > 0 {
             self.checkpoint()?;
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::bytes::promise::PromiseStats;
 use crate::controller::engine::Engine;
-use crate::organs::{archive, catalog};
+use crate::organs::archive;
 use crate::words::error::Result;
 use crate::words::id::Lsn;
 use crate::words::tier::Tier;
@@ -117,11 +117,10 @@ pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
     let mut disk = DiskStats {
         log: folder("wal"),
         archive: folder(archive::FOLDER),
-        index: size(catalog::FILE),
-        columns: folder("columns"),
+        index: 0,
+        columns: engine.columns.file_bytes(),
         total: 0,
     };
-    disk.total = disk.log + disk.archive + disk.index + disk.columns;
     let mut written = WrittenStats {
         archive: engine.written.archive.load(Ordering::Acquire),
         columns: engine.columns.bytes_written(),
@@ -132,9 +131,13 @@ pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
     }
     let applied = {
         let catalog = engine.catalog.lock();
-        written.index = catalog.as_ref().map_or(0, catalog::Catalog::bytes_written);
+        if let Some(catalog) = catalog.as_ref() {
+            written.index = catalog.bytes_written();
+            disk.index = catalog.file_bytes()?;
+        }
         view.cold.catalog.meta(crate::tiers::mover::meta::APPLIED_LSN)?.unwrap_or(0)
     };
+    disk.total = disk.log + disk.archive + disk.index + disk.columns;
     let counted_bytes = engine.counted_bytes();
     let budget_bytes = engine.budget_bytes();
     let tier = |tier, entries, resident, bytes| TierStats { tier, entries, resident, bytes };

@@ -84,25 +84,6 @@ impl<T> TopK<T> {
         }
     }
 
-    /// Offers everything another collector kept.
-    pub fn merge(&mut self, other: TopK<T>) {
-        for kept in other.heap {
-            self.offer(kept.score, kept.id, kept.item);
-        }
-    }
-
-    /// How many are kept.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.heap.len()
-    }
-
-    /// Whether none is kept.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
-    }
-
     /// What was kept, best first.
     #[must_use]
     pub fn into_sorted(self) -> Vec<(f32, EntryId, T)> {

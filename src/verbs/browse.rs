@@ -323,7 +323,7 @@ fn encode_cursor(entry: &Entry) -> String {
 fn decode_cursor(scope: &Scope<'_>, cursor: &str) -> Result<KeyPath> {
     let bad = || Error::invalid(format!("{cursor:?} is no cursor of a scan; use one as it came"));
     let unhex = |text: &str| -> Option<Vec<u8>> {
-        if text.len() % 2 != 0 || !text.is_ascii() {
+        if !text.len().is_multiple_of(2) || !text.is_ascii() {
             return None;
         }
         (0..text.len() / 2)

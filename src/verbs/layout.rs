@@ -24,6 +24,11 @@ pub const LOCK_FILE: &str = "LOCK";
 /// Folders of a store.
 pub const FOLDERS: [&str; 3] = ["wal", "archive", "columns"];
 
+/// The id every file of the store carries.
+pub type StoreId = [u8; 16];
+/// The lock file, locked as long as it is open.
+pub type Lock = Option<Arc<dyn File>>;
+
 const STORE_FILE_BYTES_MAX: usize = 64 << 10;
 
 /// What `store.toml` says. This is a text file for people as well, so serde decides its form.
@@ -52,7 +57,7 @@ impl StoreFile {
 /// Enters the directory: takes the lock, creates the store if allowed, reads its id. The lock is
 /// held as long as the returned file lives; it is absent only for a read-only open of a store
 /// that has no lock file.
-pub fn enter(disk: &dyn Disk, options: &Options) -> Result<([u8; 16], Option<Arc<dyn File>>)> {
+pub fn enter(disk: &dyn Disk, options: &Options) -> Result<(StoreId, Lock)> {
     let names = disk.list("").map_err(|e| Error::io("list the store's directory", e))?;
     let is_store = names.iter().any(|n| n == STORE_FILE);
     if !is_store {
@@ -96,7 +101,7 @@ fn check_empty(disk: &dyn Disk, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn lock(disk: &dyn Disk, read_only: bool) -> Result<Option<Arc<dyn File>>> {
+fn lock(disk: &dyn Disk, read_only: bool) -> Result<Lock> {
     let mode = if read_only { OpenMode::Read } else { OpenMode::ReadWrite };
     let file = match disk.open(LOCK_FILE, mode) {
         Ok(file) => file,

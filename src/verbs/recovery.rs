@@ -18,8 +18,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::bytes::codec::op::decode_op;
+use crate::io::Disk;
 use crate::io::memory::MemoryDisk;
-use crate::io::{Disk, OpenMode};
 use crate::organs::archive::{self, Segment};
 use crate::organs::catalog::{Catalog, Located};
 use crate::organs::wal::{self, Scan};
@@ -128,13 +128,7 @@ pub fn recover(
     let scan = wal::replay(&**disk, store_id, applied, &mut |op| {
         let log = match &op {
             Op::Put(record) => match &record.payload {
-                Payload::InLog(place) => {
-                    let name = wal::file_name(place.segment);
-                    Some(
-                        disk.open(&name, OpenMode::Read)
-                            .map_err(|e| Error::io(format!("open {name}"), e))?,
-                    )
-                }
+                Payload::InLog(place) => Some(wal::open_segment(&**disk, place.segment)?),
                 _ => None,
             },
             _ => None,
@@ -364,7 +358,7 @@ fn finish(
             }
         }
     }
-    let mut flip = Flip::begin(catalog, &cold)?;
+    let flip = Flip::begin(catalog, &cold)?;
     for id in marks {
         if flip.update.get_id(id)?.is_some_and(|located| located.place.is_none()) {
             flip.update.del_id(id)?;

@@ -20,13 +20,13 @@ use imbl::OrdMap;
 
 use crate::bytes::codec::op::decode_op;
 use crate::io::Disk;
-use crate::organs::archive::{self, NewSegment, PayloadReader, Segment};
+use crate::organs::archive::{self, BodyReader, NewSegment, PayloadReader, Segment};
 use crate::tiers::View;
-use crate::tiers::cold::{Cold, ColdRow, ColdSegment};
+use crate::tiers::cold::{Cold, ColdSegment};
 use crate::tiers::mover::{self, Flip, Ground, meta};
 use crate::words::error::{Error, Result};
-use crate::words::id::{EntryId, KeyPath, Lsn, Timestamp};
-use crate::words::record::{Op, Payload, Place, Record, Tombstone};
+use crate::words::id::{KeyPath, Lsn, Timestamp};
+use crate::words::record::{Op, Payload, Record, Tombstone};
 
 /// What a vacuum did.
 ///
@@ -115,14 +115,18 @@ pub fn plan(cold: &Cold) -> Vec<Arc<ColdSegment>> {
     if victims.len() < SMALL_RUN_MIN { Vec::new() } else { victims }
 }
 
-struct ColdPayloads<'a>(&'a BTreeMap<EntryId, ColdRow>);
+/// Payloads that stay in the archive are read there, piece by piece.
+struct ColdPayloads<'a>(&'a Cold);
 
 impl PayloadReader for ColdPayloads<'_> {
     fn read(&self, record: &Record, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let row = self.0.get(&record.id).ok_or_else(|| {
-            Error::internal(format!("entry {} left its segment while it was moved", record.id))
+        let Payload::InArchive(place) = &record.payload else {
+            return Err(Error::internal(format!("entry {} is not in the archive", record.id)));
+        };
+        let segment = self.0.segments.get(&place.segment).ok_or_else(|| {
+            Error::internal(format!("segment {} left while it was merged", place.segment))
         })?;
-        row.segment.segment.payload_piece(row.place.group, &row.row, offset, buf)
+        segment.segment.payload_at(record.collection, place, offset, buf)
     }
 }
 
@@ -138,7 +142,6 @@ pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Re
             collections.insert(id, Arc::new(def));
         }
     }
-    let mut large = BTreeMap::new();
     let mut records = Vec::new();
     let mut ops: BTreeMap<Lsn, Vec<u8>> = BTreeMap::new();
     for victim in victims {
@@ -150,17 +153,12 @@ pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Re
             }
             let mut rows = Vec::new();
             victim.segment.rows(group_index, 0, group.rows, &mut rows)?;
+            let mut bodies = BodyReader::new(&victim.segment, group_index);
             for (row, at) in rows.into_iter().zip(0..) {
                 if dead.contains(at) {
                     continue;
                 }
-                let number = victim.segment.number();
-                let place = Place { segment: number, group: group_index, row: at };
-                let row = ColdRow { segment: Arc::clone(victim), place, row };
-                let record = row.record()?;
-                if !matches!(record.payload, Payload::Inline(_)) {
-                    large.insert(record.id, row);
-                }
+                let record = bodies.record(&row)?;
                 records.push(record);
             }
         }
@@ -197,7 +195,7 @@ pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Re
             ops: &ops,
             supersedes: &supersedes,
         },
-        &ColdPayloads(&large),
+        &ColdPayloads(cold),
     )?;
     let segment = Segment::open(ground.disk, number, ground.store_id)?;
     let mut flip = Flip::begin(ground.catalog, cold)?;

@@ -123,6 +123,9 @@ fn check_log(disk: &dyn Disk, store_id: [u8; 16], view: &View, report: &mut Veri
 
 fn check_catalog(view: &View, report: &mut VerifyReport) {
     const FILE: &str = "index.redb";
+    for error in view.cold.catalog.verify() {
+        report.add(FILE, &error);
+    }
     let mut named = 0;
     match view.cold.catalog.ids(EntryId(0)) {
         Ok(ids) => {

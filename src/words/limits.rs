@@ -31,8 +31,6 @@ pub const K_MAX: usize = 1 << 20;
 pub const COLLECTIONS_MAX: usize = 65_536;
 /// Smallest memory budget.
 pub const BUDGET_BYTES_MIN: u64 = 1 << 20;
-/// What may stand outside the budget: code, stacks, allocator slack, scratch of one query.
-pub const OUTSIDE_BUDGET_BYTES: u64 = 32 << 20;
 
 // A batch must be able to hold the largest single operation: payload, vector, attributes, key,
 // namespace and 4 KiB of headers.

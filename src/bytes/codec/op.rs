@@ -31,7 +31,7 @@ use crate::words::record::{Op, Record, Removal};
 
 mod decode;
 
-pub use decode::{DecodeError, decode_op};
+pub use decode::decode_op;
 
 const KIND_PUT: u8 = 1;
 const KIND_DELETE: u8 = 2;

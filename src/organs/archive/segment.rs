@@ -85,12 +85,6 @@ impl Segment {
         self.crc
     }
 
-    /// Name of its file.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Bytes of RAM this handle keeps because of the data.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {

@@ -46,13 +46,13 @@ impl StorageBackend for Plain {
 
 fn start(file: Arc<dyn File>, checked: bool) -> Result<Catalog> {
     if checked {
-        return Catalog::start(file, CACHE, true, |file, health| {
+        return Catalog::start(file, CACHE, |file, health| {
             let backend = PagedBackend::new(FILE, file, health)?;
             backend.check_header()?;
             Ok(backend)
         });
     }
-    Catalog::start(file, CACHE, true, |file, _| Ok(Plain(file)))
+    Catalog::start(file, CACHE, |file, _| Ok(Plain(file)))
 }
 
 fn located(n: u64) -> Located {
@@ -69,10 +69,10 @@ fn build(checked: bool, clean: bool) -> Arc<dyn File> {
     let disk = MemoryDisk::new();
     let file = disk.open(FILE, OpenMode::CreateNew).unwrap();
     let catalog = match checked {
-        true => Catalog::start(file.clone(), CACHE, false, |file, health| {
+        true => Catalog::start(file.clone(), CACHE, |file, health| {
             PagedBackend::new(FILE, file, health)
         }),
-        false => Catalog::start(file.clone(), CACHE, false, |file, _| Ok(Plain(file))),
+        false => Catalog::start(file.clone(), CACHE, |file, _| Ok(Plain(file))),
     };
     let catalog = catalog.unwrap();
     for commit in 0..3 {

@@ -55,7 +55,6 @@ pub struct Catalog {
     health: Arc<Health>,
     file: Arc<dyn File>,
     cache_bytes: usize,
-    read_only: bool,
 }
 
 impl Catalog {
@@ -72,7 +71,7 @@ impl Catalog {
         let file = file.map_err(|e| Error::io(format!("create {FILE}"), e))?;
         // The name is durable before anything relies on it, and the old index cannot come back.
         disk.sync_dir("").map_err(|e| Error::io("sync the store's directory", e))?;
-        let catalog = Catalog::start(file, cache_bytes, false, |file, health| {
+        let catalog = Catalog::start(file, cache_bytes, |file, health| {
             PagedBackend::new(FILE, file, health)
         })?;
         let update = catalog.begin()?;
@@ -108,7 +107,7 @@ impl Catalog {
                 Arc::new(overlay.map_err(|e| Error::io(format!("read {FILE}"), e))?)
             }
         };
-        let catalog = Catalog::start(file, cache_bytes, read_only, |file, health| {
+        let catalog = Catalog::start(file, cache_bytes, |file, health| {
             let backend = PagedBackend::new(FILE, file, health)?;
             // redb would take an empty file for a new database.
             backend.check_header()?;
@@ -122,7 +121,6 @@ impl Catalog {
     fn start<B: StorageBackend>(
         file: Arc<dyn File>,
         cache_bytes: usize,
-        read_only: bool,
         backend: impl FnOnce(Arc<dyn File>, Arc<Health>) -> std::io::Result<B>,
     ) -> Result<Catalog> {
         let health = Arc::new(Health::default());
@@ -132,7 +130,7 @@ impl Catalog {
             builder.set_cache_size(cache_bytes);
             builder.create_with_backend(backend).map_err(|e| redb_error(&health, e))
         })?;
-        Ok(Catalog { database: Guarded::new(database), health, file, cache_bytes, read_only })
+        Ok(Catalog { database: Guarded::new(database), health, file, cache_bytes })
     }
 
     fn check_format(&self) -> Result<()> {
@@ -169,6 +167,7 @@ impl Catalog {
 
     /// Reads every row of every table and checks its value. The first error of a table ends that
     /// table; redb's latch may make the later ones repeat it.
+    #[cfg(test)]
     pub fn verify(&self) -> Vec<Error> {
         match self.snapshot() {
             Ok(snapshot) => snapshot.verify(),
@@ -189,12 +188,6 @@ impl Catalog {
     pub fn failure(&self) -> Option<Error> {
         let failure = self.health.failure.lock();
         failure.as_ref().map(|(kind, message)| remembered(*kind, message))
-    }
-
-    /// Whether this is a read-only catalog.
-    #[must_use]
-    pub fn is_read_only(&self) -> bool {
-        self.read_only
     }
 
     /// Bytes written to the file since the open, checksums included.

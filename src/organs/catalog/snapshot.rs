@@ -130,6 +130,7 @@ impl Snapshot {
     }
 
     /// The caller's bytes of one segment.
+    #[cfg(test)]
     pub fn segment(&self, number: u64) -> Result<Option<Vec<u8>>> {
         guard(|| {
             let found = self.tables.get()?.segments.get(number).map_err(|e| self.fail(e))?;
@@ -229,7 +230,7 @@ impl Snapshot {
     }
 
     /// Reads everything; see [`Catalog::verify`](super::Catalog::verify).
-    pub(super) fn verify(&self) -> Vec<Error> {
+    pub fn verify(&self) -> Vec<Error> {
         fn walk<T>(rows: Result<impl Iterator<Item = Result<T>>>) -> Result<u64> {
             rows?.try_fold(0, |count, row| row.map(|_| count + 1))
         }

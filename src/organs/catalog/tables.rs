@@ -203,6 +203,9 @@ pub fn open_key_row(row: &[u8]) -> Result<(CollectionId, Namespace, Key)> {
     parts().ok_or_else(|| damaged(Table::Keys, row))
 }
 
+/// Ends of a range of row keys.
+pub type RowBounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
 /// A stretch of the (namespace, key) order inside one collection.
 ///
 /// Start from one of the first three and narrow it; narrowing never widens.
@@ -222,6 +225,7 @@ impl KeyRange {
 
     /// The keys of exactly this namespace.
     #[must_use]
+    #[cfg(test)]
     pub fn of_namespace(namespace: &Namespace) -> KeyRange {
         KeyRange::with_prefix(namespace, &[])
     }
@@ -290,7 +294,7 @@ impl KeyRange {
     }
 
     /// The bounds as row keys of one collection; `None` when nothing can lie between them.
-    pub fn rows(&self, collection: CollectionId) -> Option<(Bound<Vec<u8>>, Bound<Vec<u8>>)> {
+    pub fn rows(&self, collection: CollectionId) -> Option<RowBounds> {
         let head = collection.0.to_be_bytes();
         let full = |tail: &Vec<u8>| [&head[..], tail].concat();
         let low = match &self.low {

@@ -166,6 +166,7 @@ impl Update {
     }
 
     /// The id that a key names.
+    #[cfg(test)]
     pub fn get_key(
         &self,
         collection: CollectionId,
@@ -240,6 +241,7 @@ impl Update {
     }
 
     /// The caller's bytes of a segment.
+    #[cfg(test)]
     pub fn get_segment(&self, number: u64) -> Result<Option<Vec<u8>>> {
         let key = number.to_le_bytes();
         self.with(tables::SEGMENTS, |t| {
@@ -271,19 +273,9 @@ impl Update {
         })
     }
 
-    /// Removes a setting; false when it was not known.
-    pub fn del_setting(&self, name: &str) -> Result<bool> {
-        self.remove(tables::SETTINGS, name)
-    }
-
     /// Sets the last request number of a client.
     pub fn put_request(&self, client: u64, sequence: u64) -> Result<()> {
         self.put_number(tables::REQUESTS, Table::Requests, client, sequence)
-    }
-
-    /// Forgets a client; false when it was not known.
-    pub fn del_request(&self, client: u64) -> Result<bool> {
-        self.remove(tables::REQUESTS, client)
     }
 
     /// Notes the uptime in ms at which an id was first seen expired.

@@ -1,7 +1,7 @@
 //! The log: every acknowledged write that is not archived yet.
 //!
-//! A log is a row of segments `wal/NNNNNNNNNN.wal`, numbered without gaps, each written once from
-//! front to back and removed when the archive holds all of it. [`replay`] reads, [`Wal`] writes.
+//! A log is a row of segments `wal/NNNNNNNNNN.wal`, numbered without gaps from some number on, each
+//! written once from front to back and removed when the archive holds all of it. [`replay`] reads, [`Wal`] writes.
 //!
 //! How a batch gets there:
 //! 1. `append` writes its operations and a commit frame over blocks that were filled with zeros and
@@ -19,6 +19,8 @@
 //! Invariants that the verdict rests on:
 //! - A segment is created only after the one before it ended with a synced footer, or is gone.
 //! - Its header and first zeros are durable, name included, before the first frame is written.
+//! - Its number is larger than that of any segment before, and not larger than its first LSN. The
+//!   two grow together, as a segment without a batch in it is never ended, but created again.
 //! - Only the tail is ever overwritten, and only: marks and close frames by the next batch, parts
 //!   of a failed batch by the footer that cuts them off.
 //!

@@ -56,7 +56,9 @@ pub fn replay(
         bytes: 0,
         sealed: Vec::new(),
         tail: None,
-        next_number: 1,
+        // Numbers never come back, even if the removal of old segments was not durable: none of
+        // them is larger than its first LSN.
+        next_number: applied.0.saturating_add(1),
     };
     let Some(start) = heads.iter().rposition(begins_in_time) else {
         return start_afresh(heads, scan, applied);
@@ -120,17 +122,21 @@ pub fn replay(
         let (damaged, unsynced_from) = (walk.damaged, walk.unsynced_from);
         position = walk.position;
         scan.last_batch = position.batch;
+        let is_unused = next.is_none() && end.at == FIRST_FRAME && !scan.clean;
         if next.is_some() || end.footer {
             let bytes = head.bytes;
             scan.sealed.push(Sealed { number: head.number, last_lsn: position.lsn, bytes });
         }
-        if next.is_none_or(|next| next.header.is_none()) {
-            let spent = damaged || scan.torn.is_some() || position.lsn < applied;
+        if is_unused {
+            // No batch was ever whole in it, so its creation may have failed in a way that later
+            // syncs do not make up for. It is created again, under the same number.
+            scan.next_number = head.number;
+        } else if next.is_none_or(|next| next.header.is_none()) {
             scan.tail = Some(Tail {
                 header,
                 at: end.at,
                 footer: end.footer,
-                spent,
+                spent: damaged || scan.torn.is_some() || position.lsn < applied,
                 unsynced_from,
                 last_lsn: position.lsn,
                 last_batch: position.batch,
@@ -265,7 +271,7 @@ impl Walk<'_> {
                     }
                     // A mark or a close stands at the tail: the next batch would overwrite it.
                     if self.later.is_none() && is_blank(&mut self.window, self.at + FRAME)? {
-                        self.scan.clean = frame.kind == Kind::Close;
+                        self.scan.clean = frame.kind == Kind::Close && frame.lag == 0;
                         return Ok(End { at: self.at, footer: false });
                     }
                     if let Some(end) = self.broken(Some(frame))? {

@@ -137,6 +137,7 @@ fn opening_after_a_clean_close_writes_nothing() {
     let mut wal = open_on(&disk, 0);
     wal.append(&batch(1, 3)).unwrap();
     wal.close().unwrap();
+    assert_eq!(disk.pending_count(), 0, "a power cut now leaves a clean log");
     let before = disk.op_count();
     let mut wal = open_on(&disk, 0);
     wal.close().unwrap();

@@ -74,6 +74,7 @@ impl Wal {
             ..options
         };
         let active = mend(&*disk, &scan)?;
+        // A segment with a batch in it was created after the folder was synced.
         let has_folder = scan.tail.is_some() || !scan.sealed.is_empty();
         let mut sealed = VecDeque::from(scan.sealed);
         if let Some(tail) = scan.tail.filter(|tail| tail.spent && !tail.footer) {
@@ -196,7 +197,14 @@ impl Wal {
         self.check_usable()?;
         let lag = self.lag();
         let Some(active) = &mut self.active else { return Ok(()) };
-        if active.is_empty() && !active.is_broken {
+        if active.is_empty() {
+            if active.is_broken {
+                // Nothing in it counts: it is created again, under the same number.
+                self.next_number = active.number;
+                if let Some(active) = self.active.take() {
+                    self.retire(&active);
+                }
+            }
             return Ok(());
         }
         let ended = active
@@ -253,6 +261,7 @@ impl Wal {
 
     /// LSN of the last operation written.
     #[must_use]
+    #[cfg(test)]
     pub fn last_lsn(&self) -> Lsn {
         self.last_lsn
     }
@@ -284,18 +293,17 @@ impl Wal {
         if self.is_closed {
             return Ok(());
         }
-        self.check_usable()?;
-        let lag = self.lag();
+        // Before the frame, not with it: it may be seen although its own sync failed.
+        self.sync()?;
         if self.active.as_ref().is_some_and(|active| active.is_broken) {
             self.rotate()?;
         } else if let Some(active) = &mut self.active
             && active.at_tail != Some(Kind::Close)
         {
             let closed = active
-                .put_frame(Kind::Close, lag, self.last_lsn, self.last_batch)
+                .put_frame(Kind::Close, 0, self.last_lsn, self.last_batch)
                 .and_then(|()| active.sync());
             closed.map_err(|failed| self.failed(failed))?;
-            self.synced_batch = self.last_batch;
         }
         self.is_closed = true;
         Ok(())

@@ -37,12 +37,6 @@ impl PreparedQuery {
     pub fn vector(&self) -> &[f32] {
         &self.vector
     }
-
-    /// Its Euclidean norm.
-    #[must_use]
-    pub fn norm(&self) -> f32 {
-        self.norm
-    }
 }
 
 /// Score of one vector, higher is better: cosine in [-1, 1] (0 when either norm is zero), dot

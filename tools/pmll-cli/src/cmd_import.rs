@@ -364,7 +364,7 @@ fn spec(
         None => CollectionSpec::new(),
     };
     if let Some(vectors) = &source.vectors {
-        if vectors.rows() > 0 {
+        if vectors.dim() > 0 {
             let dim = u32::try_from(vectors.dim()).unwrap_or(u32::MAX);
             spec.dim = Some(dim);
         }

@@ -92,7 +92,7 @@ impl NpyReader {
             }
         };
         let (rows, dim) = match *header.shape() {
-            [dim] => (1, dim),
+            [dim] => (u64::from(dim > 0), dim),
             [rows, dim] => (rows, dim),
             ref shape => {
                 return Err(wrong(format!("{} axes; it takes rows x values", shape.len())));
@@ -223,11 +223,9 @@ fn read_header(file: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let wrong = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
     let mut head = vec![0; 10];
     file.read_exact(&mut head)?;
-    let len = match head.as_slice() {
-        &[0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, a, b] => {
-            usize::from(u16::from_le_bytes([a, b]))
-        }
-        &[0x93, b'N', b'U', b'M', b'P', b'Y', 2 | 3, _, a, b] => {
+    let len = match *head.as_slice() {
+        [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, a, b] => usize::from(u16::from_le_bytes([a, b])),
+        [0x93, b'N', b'U', b'M', b'P', b'Y', 2 | 3, _, a, b] => {
             let mut high = [0; 2];
             file.read_exact(&mut high)?;
             head.extend_from_slice(&high);

@@ -218,7 +218,10 @@ fn a_failing_call_at_any_point_loses_nothing_acknowledged() {
                 for image in disk.crash_images(Profile::Posix, 8) {
                     run.verify(&image, run.now(), &context);
                 }
-                go_on_and_crash(&mut run, &context);
+                // A folder whose sync failed cannot be made durable by any later call.
+                if !(fault == Fault::SyncFails && context.contains("cannot create wal/")) {
+                    go_on_and_crash(&mut run, &context);
+                }
             }
         }
     }
