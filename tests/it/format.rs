@@ -1,6 +1,6 @@
 //! `docs/FORMAT.md` against the files of a real store: names, and the layouts whose encoders live in
 //! one organ. The layouts of log, operations and archive are compared with their encoders by
-//! `src/bytes/codec/format_tests.rs`.
+//! `src/bytes/codec/format_tests`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
