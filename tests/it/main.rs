@@ -1,5 +1,7 @@
 //! The integration tests, one binary: `cargo test --test it`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
+
 mod closing;
 mod crash;
 mod format;
