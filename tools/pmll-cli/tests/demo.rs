@@ -1,5 +1,7 @@
 //! `pmll demo` from outside: a process is really killed, and what it was told is really there.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 
