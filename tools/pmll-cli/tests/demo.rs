@@ -1,5 +1,8 @@
 //! `pmll demo` from outside: a process is really killed, and what it was told is really there.
 
+// Helpers of tests may unwrap; clippy grants it by itself in `#[test]` functions only.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

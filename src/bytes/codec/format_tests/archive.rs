@@ -2,8 +2,9 @@
 
 use super::{STORE, check, end, record, table};
 use crate::bytes::codec::body::{self, FrameEntry};
+use crate::bytes::codec::footer::{Footer, Group};
 use crate::bytes::codec::row::{self, Row, Span};
-use crate::bytes::codec::segment::{self, Footer, Group, Section, SectionKind, Seed, Trailer};
+use crate::bytes::codec::segment::{self, Section, SectionKind, Seed, Trailer};
 use crate::words::id::{CollectionId, EntryId, Lsn, Timestamp};
 use crate::words::options::Element;
 use crate::words::record::Record;

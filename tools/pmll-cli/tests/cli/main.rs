@@ -1,5 +1,8 @@
 //! The `pmll` command as its users run it: the real binary, real folders, real exit codes.
 
+// Helpers of tests may unwrap; clippy grants it by itself in `#[test]` functions only.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod commands;
 mod exit_codes;
 mod import_export;
@@ -23,7 +26,7 @@ pub struct Run {
 }
 
 impl Place {
-    pub fn new() -> Place {
+    pub(crate) fn new() -> Place {
         Place { dir: tempfile::tempdir().unwrap() }
     }
 
