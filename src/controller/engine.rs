@@ -206,6 +206,16 @@ impl Engine {
         self.uptime_before_ms.saturating_add(open)
     }
 
+    /// Saves the running time if somebody goes by it: the grace of entries seen expired.
+    fn save_uptime(&self, catalog: &Catalog) -> Result<()> {
+        if catalog.snapshot()?.expiring()?.next().is_some() {
+            let update = catalog.begin()?;
+            update.put_meta(meta::UPTIME_MS, self.uptime_ms())?;
+            update.commit()?;
+        }
+        Ok(())
+    }
+
     /// Bytes kept resident because of the data.
     pub fn counted_bytes(&self) -> u64 {
         let view = self.view.load();
@@ -269,6 +279,12 @@ impl Engine {
             }
         }
         if let Some(catalog) = self.catalog.lock().take() {
+            if outcome.is_ok() && !self.options.read_only {
+                // Losing it makes expired entries stay longer, no more.
+                if let Err(error) = self.save_uptime(&catalog) {
+                    tracing::warn!(%error, "the running time was not saved");
+                }
+            }
             let closed = catalog.close();
             outcome = outcome.and(closed);
         }

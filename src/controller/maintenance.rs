@@ -129,9 +129,13 @@ impl Engine {
 
     /// Runs something that needs the catalog; the caller holds `maintenance`.
     fn with_ground<T>(&self, run: impl FnOnce(&Ground<'_>) -> Result<T>) -> Result<T> {
+        // Reviving it after the last failure may have failed as well, on a disk that was full.
+        self.revive_catalog()?;
         let outcome = self.on_ground(run);
-        if outcome.is_err() {
-            self.revive_catalog()?;
+        if outcome.is_err()
+            && let Err(error) = self.revive_catalog()
+        {
+            tracing::warn!(%error, "the index could not be opened again");
         }
         outcome
     }
@@ -147,7 +151,8 @@ impl Engine {
     /// last commit, brings reads back and lets the next checkpoint try.
     fn revive_catalog(&self) -> Result<()> {
         let mut slot = self.catalog.lock();
-        if slot.as_ref().is_none_or(|catalog| catalog.failure().is_none()) {
+        let whole = slot.as_ref().is_some_and(|catalog| catalog.failure().is_none());
+        if whole || self.closed.load(Ordering::Acquire) {
             return Ok(());
         }
         // The old one first: two owners of one file would not know of each other's pages.

@@ -295,7 +295,8 @@ pub fn ripe(
                         };
                         ripe.push((path, row.version));
                     }
-                    Some(_) => {}
+                    // The running time goes on counting, also over a crash.
+                    Some(_) => seen_any = true,
                 }
             }
         }

@@ -99,7 +99,11 @@ impl Oracle<'_> {
         let equal: Vec<usize> = self.states_equal(&found);
         let Some(&k) = equal.iter().find(|k| window.contains(*k)) else {
             if equal.is_empty() {
-                return Err(format!("is in no state of the run: {}", self.nearest(&found, window)));
+                let warnings = store.stats().map(|s| s.warnings).unwrap_or_default();
+                let nearest = self.nearest(&found, window);
+                return Err(format!(
+                    "is in no state of the run: {nearest}\n  warned: {warnings:?}"
+                ));
             }
             return Err(format!("is in state {equal:?}, which is outside {window:?}"));
         };

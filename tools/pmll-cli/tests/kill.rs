@@ -287,7 +287,7 @@ impl Run {
     fn settle(&mut self, plan: &Plan, acked: usize, seen: &State) -> usize {
         let mut state = self.settled.clone();
         for (at, op) in plan.ops.iter().enumerate() {
-            if at >= acked && at % plan.step == 0 && state == *seen {
+            if at >= acked && at.is_multiple_of(plan.step) && state == *seen {
                 return at;
             }
             op.apply(&mut state);
