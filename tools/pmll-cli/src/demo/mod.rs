@@ -298,7 +298,7 @@ impl Told {
                 self.searches.push(time);
                 self.searches_wrong += usize::from(words.next() != Some("right"));
             }
-            _ => return Err(strange().into()),
+            _ => return Err(strange()),
         }
         self.steps += 1;
         Ok(())
