@@ -1,7 +1,6 @@
 //! The integration tests, one binary: `cargo test --test it`.
 
-// Helpers of tests may unwrap; clippy grants it by itself in `#[test]` functions only.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
 
 mod closing;
 mod crash;

@@ -94,7 +94,7 @@ impl Sweep {
                 }
             }
         }
-        if op % LYING_EVERY == 0 {
+        if op.is_multiple_of(LYING_EVERY) {
             self.lie(oracle, recording, leg, op);
         }
     }
@@ -109,7 +109,7 @@ impl Sweep {
     ) -> Result<(), String> {
         let hash = image.image_hash();
         let number = self.distinct.fetch_add(1, Ordering::AcqRel);
-        let nested = (number % NESTED_EVERY == 0).then(|| image.fork_now());
+        let nested = number.is_multiple_of(NESTED_EVERY).then(|| image.fork_now());
         let rigour =
             if number % INDEXLESS_EVERY == 1 { Rigour::WithoutIndex } else { Rigour::Full };
         let window = oracle.window(leg, op, profile == Profile::Kill);

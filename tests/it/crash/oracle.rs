@@ -46,8 +46,8 @@ impl Oracle<'_> {
         let moments = self.run.moments.iter().enumerate();
         let acked = |m: &Moment| m.leg < leg || (m.leg == leg && m.acked <= op);
         let issued = |m: &Moment| m.leg < leg || (m.leg == leg && m.issued < op);
-        let low = moments.clone().filter(|(_, m)| (m.durable || kept) && acked(m)).last();
-        let high = moments.filter(|(_, m)| issued(m)).last();
+        let low = moments.clone().filter(|(_, m)| (m.durable || kept) && acked(m)).next_back();
+        let high = moments.filter(|(_, m)| issued(m)).next_back();
         let low = low.map_or(0, |(k, _)| k);
         low..=high.map_or(0, |(k, _)| k).max(low)
     }
@@ -55,7 +55,7 @@ impl Oracle<'_> {
     /// The wall clock at that point.
     pub(crate) fn now(&self, leg: usize, op: u64) -> Timestamp {
         let moments = self.run.moments.iter();
-        let begun = moments.filter(|m| m.leg < leg || (m.leg == leg && m.issued < op)).last();
+        let begun = moments.filter(|m| m.leg < leg || (m.leg == leg && m.issued < op)).next_back();
         begun.map_or(START, |m| m.now)
     }
 

@@ -1,7 +1,6 @@
 //! The `pmll` command as its users run it: the real binary, real folders, real exit codes.
 
-// Helpers of tests may unwrap; clippy grants it by itself in `#[test]` functions only.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
 
 mod commands;
 mod exit_codes;
@@ -26,7 +25,8 @@ pub struct Run {
 }
 
 impl Place {
-    pub(crate) fn new() -> Place {
+    #[allow(clippy::new_without_default, reason = "a default that makes a folder would surprise")]
+    pub fn new() -> Place {
         Place { dir: tempfile::tempdir().unwrap() }
     }
 
