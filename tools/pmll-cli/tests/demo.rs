@@ -1,6 +1,7 @@
 //! `pmll demo` from outside: a process is really killed, and what it was told is really there.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
+// Helpers of tests may unwrap; clippy grants it by itself in `#[test]` functions only.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::Path;
 use std::process::{Command, Output};
