@@ -50,6 +50,10 @@ type Result<T> = std::result::Result<T, Failure>;
 
 /// Play an agent's long session, kill it again and again, and check what is left
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  pmll demo
+  pmll demo --kills 20 --seed 7
+  pmll demo --dir session --json")]
 pub struct DemoArgs {
     /// Keep the store in this folder (missing or empty); else it is a temporary one
     #[arg(long, value_name = "DIR")]
