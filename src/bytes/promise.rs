@@ -139,23 +139,12 @@ impl Promise {
 
     /// Blocks until it ends, at most this long; `None` when it is still on its way.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<Vec<Receipt>>> {
-        let until = std::time::Instant::now().checked_add(timeout);
         let mut guard = self.0.state.lock();
-        loop {
-            if let State::Done(outcome) = &guard.0 {
-                return Some(outcome.clone());
-            }
-            match until {
-                Some(until) => {
-                    if self.0.done.wait_until(&mut guard, until).timed_out() {
-                        return match &guard.0 {
-                            State::Done(outcome) => Some(outcome.clone()),
-                            _ => None,
-                        };
-                    }
-                }
-                None => self.0.done.wait(&mut guard),
-            }
+        let is_on_its_way = |inner: &mut (State, _)| !matches!(inner.0, State::Done(_));
+        self.0.done.wait_while_for(&mut guard, is_on_its_way, timeout);
+        match &guard.0 {
+            State::Done(outcome) => Some(outcome.clone()),
+            _ => None,
         }
     }
 

@@ -17,9 +17,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::bytes::codec::log::{COMMIT_BYTES, FRAME_BYTES};
+use crate::bytes::codec::op::encoded_len;
 use crate::bytes::promise::{self, Promise, Ticket};
 use crate::controller::engine::Engine;
 use crate::controller::stage::{Logged, Step, stage};
+use crate::organs::wal::Wal;
 use crate::tiers::View;
 use crate::words::entry::Receipt;
 use crate::words::error::{Error, ErrorKind, Result};
@@ -57,6 +60,39 @@ pub struct Queue {
     leading: bool,
     /// No more requests are taken.
     pub closed: bool,
+}
+
+/// What becomes one log batch.
+struct Group {
+    view: View,
+    ops: Vec<Logged>,
+    bytes: usize,
+    accepted: Vec<(Ticket, Vec<Receipt>)>,
+    sync: bool,
+}
+
+impl Group {
+    fn new(view: View) -> Group {
+        Group { view, ops: Vec::new(), bytes: 0, accepted: Vec::new(), sync: false }
+    }
+}
+
+/// Bytes of these operations in the log, frames included.
+fn logged_bytes(ops: &[Logged]) -> usize {
+    ops.iter().map(|(op, payload)| encoded_len(op, payload) + FRAME_BYTES).sum()
+}
+
+fn check_size(ops: usize, bytes: usize) -> Result<()> {
+    // The commit frame has to fit as well.
+    let bytes = bytes.saturating_add(FRAME_BYTES + COMMIT_BYTES);
+    if ops > limits::BATCH_OPS_MAX || bytes > limits::BATCH_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "a batch has {ops} operations and {bytes} bytes; the limits are {} and {}",
+            limits::BATCH_OPS_MAX,
+            limits::BATCH_BYTES_MAX
+        )));
+    }
+    Ok(())
 }
 
 /// Bytes of requests one leader takes at most: bounds what a batch encodes at once. One request
@@ -163,11 +199,8 @@ impl Engine {
         let Some(log) = wal.as_mut() else {
             return; // Dropped tickets resolve as Closed.
         };
-        let mut view = View::clone(&self.view.load());
         let now = self.clock.now();
-        let mut ops: Vec<Logged> = Vec::new();
-        let mut accepted: Vec<(Ticket, Vec<Receipt>)> = Vec::with_capacity(batch.len());
-        let mut sync = false;
+        let mut group = Group::new(View::clone(&self.view.load()));
         for Queued { request, ticket, until } in batch {
             if !ticket.claim() {
                 continue;
@@ -179,25 +212,51 @@ impl Engine {
                 )));
                 continue;
             }
-            let mark = ops.len();
-            let mut trial = view.clone();
-            match stage(&mut trial, request.steps, now, &mut ops) {
-                Ok(receipts) => {
-                    view = trial;
-                    sync |= request.durability == Durability::Sync;
-                    accepted.push((ticket, receipts));
-                }
+            let mut trial = group.view.clone();
+            let mut ops = Vec::new();
+            let receipts = match stage(&mut trial, request.steps, now, &mut ops) {
+                Ok(receipts) => receipts,
                 Err(error) => {
-                    ops.truncate(mark);
                     ticket.resolve(Err(error));
+                    continue;
+                }
+            };
+            let bytes = logged_bytes(&ops);
+            if let Err(error) = check_size(ops.len(), bytes) {
+                ticket.resolve(Err(error));
+                continue;
+            }
+            if check_size(group.ops.len() + ops.len(), group.bytes + bytes).is_err() {
+                // Together they are more than one log batch holds: write what there is first. (Its
+                // large payloads then stay in RAM until the next checkpoint; rare, and counted.)
+                let base = group.view.clone();
+                if let Err(error) =
+                    self.finish(log, std::mem::replace(&mut group, Group::new(base)))
+                {
+                    // This request was staged on writes that failed.
+                    ticket.resolve(Err(error));
+                    group = Group::new(View::clone(&self.view.load()));
+                    continue;
                 }
             }
+            group.view = trial;
+            group.ops.append(&mut ops);
+            group.bytes += bytes;
+            group.sync |= request.durability == Durability::Sync;
+            group.accepted.push((ticket, receipts));
         }
-        let mut gone = Vec::new();
+        // Its error is in the tickets.
+        let _ = self.finish(log, group);
+        self.log_bytes.store(log.unapplied_bytes(), Ordering::Release);
+    }
+
+    /// Logs, syncs, publishes and resolves one group.
+    fn finish(&self, log: &mut Wal, group: Group) -> Result<()> {
+        let Group { mut view, ops, accepted, sync, .. } = group;
         let outcome = self.poison.check().and_then(|()| {
             let written = if ops.is_empty() { Ok(Vec::new()) } else { log.append(&ops) };
             let offsets = written.inspect_err(|e| {
-                if e.kind() != ErrorKind::Full {
+                if !matches!(e.kind(), ErrorKind::Full | ErrorKind::Invalid) {
                     self.poison.set(e);
                 }
             })?;
@@ -206,52 +265,51 @@ impl Engine {
             }
             Ok(offsets)
         });
-        match outcome {
-            Ok(offsets) => {
-                if !ops.is_empty() {
-                    let home = log.segment_file();
-                    for ((op, payload), offset) in ops.into_iter().zip(offsets) {
-                        match (op, &home) {
-                            (Op::Delete(tombstone), _) => gone.push(tombstone.id),
-                            (Op::Put(record), Some((segment, file)))
-                                if payload.len() > limits::PAYLOAD_RESIDENT_BYTES_MAX =>
-                            {
-                                let place = PayloadPlace {
-                                    segment: *segment,
-                                    offset,
-                                    len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
-                                    crc: crc32fast::hash(&payload),
-                                };
-                                view.active.relocate(record, Payload::InLog(place), file);
-                            }
-                            _ => {}
-                        }
-                    }
-                    self.publish(|current| {
-                        view.frozen.clone_from(&current.frozen);
-                        view.cold = Arc::clone(&current.cold);
-                        view
-                    });
-                }
-                if sync {
-                    log.mark_acked();
-                }
-                self.log_bytes.store(log.unapplied_bytes(), Ordering::Release);
-                drop(wal);
-                for id in gone {
-                    self.columns.remove(id);
-                }
-                for (ticket, receipts) in accepted {
-                    ticket.resolve(Ok(receipts));
-                }
-            }
+        let offsets = match outcome {
+            Ok(offsets) => offsets,
             Err(error) => {
-                drop(wal);
                 for (ticket, _) in accepted {
                     ticket.resolve(Err(error.clone()));
                 }
+                return Err(error);
             }
+        };
+        let mut gone = Vec::new();
+        if !ops.is_empty() {
+            let home = log.segment_file();
+            for ((op, payload), offset) in ops.into_iter().zip(offsets) {
+                match (op, &home) {
+                    (Op::Delete(tombstone), _) => gone.push(tombstone.id),
+                    (Op::Put(record), Some((segment, file)))
+                        if payload.len() > limits::PAYLOAD_RESIDENT_BYTES_MAX =>
+                    {
+                        let place = PayloadPlace {
+                            segment: *segment,
+                            offset,
+                            len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                            crc: crc32fast::hash(&payload),
+                        };
+                        view.active.relocate(record, Payload::InLog(place), file);
+                    }
+                    _ => {}
+                }
+            }
+            self.publish(|current| {
+                view.frozen.clone_from(&current.frozen);
+                view.cold = Arc::clone(&current.cold);
+                view
+            });
         }
+        if sync {
+            log.mark_acked();
+        }
+        for id in gone {
+            self.columns.remove(id);
+        }
+        for (ticket, receipts) in accepted {
+            ticket.resolve(Ok(receipts));
+        }
+        Ok(())
     }
 
     /// Blocks while the log's tables are over their share of the budget and a checkpoint is on its

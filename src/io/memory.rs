@@ -2,7 +2,7 @@
 //!
 //! For tests, examples and stores that need not outlive the process. It behaves as the other disks
 //! do (open modes, replacing renames, handles that outlive a removal, one lock per file) and
-//! promises nothing about crashes: [`super::sim`] is the disk for that.
+//! promises nothing about crashes: `io::sim` (feature `sim`) is the disk for that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -2,7 +2,7 @@
 //!
 //! Everything above (log, archive, columns, and redb through `organs/catalog`) reaches the disk
 //! only through [`Disk`] and [`File`]. Three implementations: [`mod@file`] (the operating system),
-//! [`memory`] (no disk at all, for tests and examples), [`sim`] (a disk that remembers what was
+//! [`memory`] (no disk at all, for tests and examples), `sim` (a disk that remembers what was
 //! synced and can crash, tear, reorder and fail).
 //!
 //! Names are relative to the store's directory, use `/`, and are made by the store itself, never

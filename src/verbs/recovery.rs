@@ -68,11 +68,11 @@ pub fn recover(
     let listed = match opened {
         Ok(catalog) => match list(catalog, &**disk, store_id, &on_disk, &segments) {
             Ok(listed) => Some(listed),
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
+            Err(Unusable::Rebuild(error)) => {
                 warnings.push(format!("index.redb was rebuilt from the archive: {error}"));
                 None
             }
-            Err(error) => return Err(error),
+            Err(Unusable::Refuse(error)) => return Err(error),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => {
             if !segments.is_empty() {
@@ -185,7 +185,24 @@ fn read_segments(disk: &dyn Disk, store_id: [u8; 16]) -> Result<(BTreeSet<u64>, 
     Ok((segments, superseded))
 }
 
-/// The catalog with the segments it lists; `Corrupt` when it speaks of others than there are.
+/// Why a catalog that opened is of no use.
+enum Unusable {
+    /// It is damaged or too old: the archive has all it takes to make another.
+    Rebuild(Error),
+    /// It knows of records that are nowhere; without it nobody would miss them.
+    Refuse(Error),
+}
+
+impl From<Error> for Unusable {
+    fn from(error: Error) -> Unusable {
+        match error.kind() {
+            ErrorKind::Corrupt => Unusable::Rebuild(error),
+            _ => Unusable::Refuse(error),
+        }
+    }
+}
+
+/// The catalog with the segments it lists, unless it speaks of others than there are.
 /// `present` are all on disk, `counted` those that nothing supersedes.
 fn list(
     catalog: Catalog,
@@ -193,28 +210,42 @@ fn list(
     store_id: [u8; 16],
     present: &BTreeSet<u64>,
     counted: &BTreeSet<u64>,
-) -> Result<(Catalog, Cold)> {
+) -> Result<(Catalog, Cold), Unusable> {
     let snapshot = catalog.snapshot()?;
     let mut segments = BTreeMap::new();
+    let mut missing = Vec::new();
     for item in snapshot.segments()? {
         let (number, bytes) = item?;
         if !present.contains(&number) {
-            return Err(Error::corrupt(format!(
-                "it lists archive segment {number}, which is missing"
-            )));
+            missing.push(number);
+            continue;
         }
         let segment = Segment::open(disk, number, store_id)?;
         segments.insert(number, Arc::new(ColdSegment::decode(segment, &bytes)?));
+    }
+    if let Some(&number) = missing.first() {
+        let file = archive::file_name(number);
+        // A catalog from before a vacuum lists what that vacuum merged; the file that replaced it
+        // is one this catalog does not list.
+        if counted.iter().all(|n| segments.contains_key(n)) {
+            return Err(Unusable::Refuse(Error::corrupt(format!(
+                "{file} is missing: index.redb lists it and nothing replaced it; put it back, or \
+                 delete index.redb to go on without its entries"
+            ))));
+        }
+        let message = format!("it lists {file}, which was merged since");
+        return Err(Unusable::Rebuild(Error::corrupt(message)));
     }
     // A segment that is older than a listed one and yet not listed: some of what it holds may have
     // been deleted since, which only a rebuild over all of them can tell.
     let newest = segments.keys().next_back().copied().unwrap_or(0);
     if let Some(number) = counted.iter().find(|n| **n < newest && !segments.contains_key(n)) {
-        return Err(Error::corrupt(format!("it lists segment {newest} but not segment {number}")));
+        let message = format!("it lists segment {newest} but not segment {number}");
+        return Err(Unusable::Rebuild(Error::corrupt(message)));
     }
     // An older state of the file passes every checksum. It shows in its numbers.
     if snapshot.meta(meta::NEXT_SEGMENT)?.is_none() && !present.is_empty() {
-        return Err(Error::corrupt("it lacks its own numbers"));
+        return Err(Unusable::Rebuild(Error::corrupt("it lacks its own numbers")));
     }
     Ok((catalog, Cold { catalog: snapshot, segments }))
 }

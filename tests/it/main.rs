@@ -1,7 +1,10 @@
 //! The integration tests, one binary: `cargo test --test it`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
+
 mod closing;
 mod crash;
+mod format;
 mod input;
 mod model;
 mod rebuild;

@@ -102,7 +102,7 @@ fn chapter(store: &Store, number: u64) {
         }
     }
     notes.put("large", Draft::bytes(vec![u8::try_from(number).unwrap(); 100_000])).unwrap();
-    notes.pin("large", number % 2 == 0).unwrap();
+    notes.pin("large", number.is_multiple_of(2)).unwrap();
     store.set_setting("chapter", json!(number)).unwrap();
     store.set_setting(&format!("only-{number}"), json!({ "n": number })).unwrap();
     store.set_setting(&format!("only-{}", number.saturating_sub(2)), Value::Null).unwrap();
@@ -285,7 +285,7 @@ fn an_old_index_is_rolled_forward() {
         for number in 1..=8 {
             let store = open(&disk, &clock);
             chapter(&store, number);
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 store.checkpoint().unwrap();
             }
             if vacuums.contains(&number) {

@@ -249,3 +249,50 @@ pub fn is_blank(window: &mut Window, from: u64) -> Result<bool> {
 
 /// The shortest end of a batch: its commit frame.
 pub const BATCH_END_BYTES: u64 = (FRAME_BYTES + COMMIT_BYTES) as u64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::codec::log::SegmentHeader;
+    use crate::io::MemoryDisk;
+
+    #[test]
+    fn a_commit_is_found_on_the_seam_between_two_windows() {
+        let header = SegmentHeader {
+            store_id: [1; 16],
+            number: 1,
+            first_lsn: Lsn(1),
+            first_batch: 1,
+            salt: 1,
+        };
+        let seed = header.seed();
+        let asked = Asked { seed, last_lsn: Lsn(5), last_batch: 5, applied: Lsn(8) };
+        let mut payload = Vec::new();
+        Commit { count: 3, first_lsn: Lsn(8), batch_crc: 0 }.encode(&mut payload);
+        let seam = WINDOW_BYTES as u64;
+        for offset in seam - 120..seam + 20 {
+            let disk = MemoryDisk::new();
+            let file = disk.open("x", OpenMode::CreateNew).unwrap();
+            file.set_len(seam * 2).unwrap();
+            let frame = |kind, at, lsn, payload: &[u8]| Frame {
+                kind,
+                len: payload.len() as u32,
+                lag: 1,
+                lsn: Lsn(lsn),
+                batch: 7,
+                payload_crc: seed.crc(at + FRAME_BYTES as u64, payload),
+            };
+            let op = frame(Kind::Op, 100, 8, b"");
+            file.write_at(&op.encode(seed, 100), 100).unwrap();
+            let commit = frame(Kind::Commit, offset, 10, &payload);
+            file.write_at(&commit.encode(seed, offset), offset).unwrap();
+            file.write_at(&payload, offset + FRAME_BYTES as u64).unwrap();
+            let mut window = Window::open(&disk, "x".to_owned()).unwrap();
+            let found = survey(&mut window, 0, &asked).unwrap();
+            let resume = found.resume.unwrap();
+            assert_eq!((resume.at, resume.lsn, resume.batch), (100, Lsn(7), 6), "at {offset}");
+            assert_eq!(found.frames_end, offset + BATCH_END_BYTES);
+            assert_eq!((found.synced_through, found.acked_lsn), (6, Lsn(7)));
+        }
+    }
+}

@@ -261,8 +261,15 @@ fn a_full_disk_fails_the_batch_and_nothing_else() {
     for fault in [Fault::Enospc, Fault::ShortWrite] {
         let disk = SimDisk::new(1);
         let mut wal = open_on(&disk, 0);
+        // The first batches of a segment fail: it is created again, and again, as number 1.
+        for calls_of_creation in [7, 5, 5] {
+            disk.fail_at(disk.op_count() + calls_of_creation, fault, false);
+            wal.append(&batch(1, 2)).unwrap_err();
+            disk.clear_faults();
+        }
         wal.append(&batch(1, 2)).unwrap();
         wal.sync().unwrap();
+        assert_eq!(wal.segment_file().unwrap().0, 1);
         disk.fail_at(disk.op_count(), fault, false);
         let error = wal.append(&batch(3, 2)).unwrap_err();
         let kind = if fault == Fault::Enospc { ErrorKind::Full } else { ErrorKind::Io };

@@ -9,9 +9,9 @@
 //!
 //! A failing case is printed as (leg, call, profile, label, seed) with the call in words.
 
-mod model;
-mod oracle;
-mod script;
+pub(crate) mod model;
+pub(crate) mod oracle;
+pub(crate) mod script;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -26,13 +26,14 @@ use crate::crash::script::{HandClock, Moment, Run, START, open, play, script};
 
 const SEED: u64 = 20_260;
 /// Images at one point of the run. Together they make more than 20,000 distinct ones.
-const PREFIX_IMAGES: usize = 8;
-const POSIX_IMAGES: usize = 24;
+const PREFIX_IMAGES: usize = 40;
+const POSIX_IMAGES: usize = 224;
+const POSIX_CHOICES: usize = 96;
 const LYING_IMAGES: usize = 6;
 /// Points of the run that are crashed on a lying disk: each builds images of all that was written.
 const LYING_EVERY: u64 = 16;
 /// Of so many images one is crashed again at every call of its recovery.
-const NESTED_EVERY: u64 = 40;
+const NESTED_EVERY: u64 = 200;
 const NESTED_IMAGES: usize = 4;
 /// Of so many images one loses its index between its two opens.
 const INDEXLESS_EVERY: u64 = 16;
@@ -74,7 +75,8 @@ impl Sweep {
                 Profile::Prefix => PREFIX_IMAGES,
                 _ => POSIX_IMAGES,
             };
-            let limits = Limits { images, seed: SEED, ..Limits::default() };
+            let (random, torn) = (POSIX_CHOICES, POSIX_CHOICES);
+            let limits = Limits { images, random, torn, seed: SEED };
             let window = oracle.window(leg, op, profile == Profile::Kill);
             for image in recording.images_at(op, profile, &limits) {
                 let hash = image.image_hash();
@@ -92,7 +94,7 @@ impl Sweep {
                 }
             }
         }
-        if op % LYING_EVERY == 0 {
+        if op.is_multiple_of(LYING_EVERY) {
             self.lie(oracle, recording, leg, op);
         }
     }
@@ -107,7 +109,7 @@ impl Sweep {
     ) -> Result<(), String> {
         let hash = image.image_hash();
         let number = self.distinct.fetch_add(1, Ordering::AcqRel);
-        let nested = (number % NESTED_EVERY == 0).then(|| image.fork_now());
+        let nested = number.is_multiple_of(NESTED_EVERY).then(|| image.fork_now());
         let rigour =
             if number % INDEXLESS_EVERY == 1 { Rigour::WithoutIndex } else { Rigour::Full };
         let window = oracle.window(leg, op, profile == Profile::Kill);

@@ -43,19 +43,19 @@ impl Oracle<'_> {
     /// Numbers of the states that a crash before call `op` of a leg may leave. `kept` means that
     /// the operating system lived on, so that buffered writes count as well.
     pub(crate) fn window(&self, leg: usize, op: u64, kept: bool) -> RangeInclusive<usize> {
-        let moments = self.run.moments.iter().enumerate();
+        let mut moments = self.run.moments.iter().enumerate();
         let acked = |m: &Moment| m.leg < leg || (m.leg == leg && m.acked <= op);
         let issued = |m: &Moment| m.leg < leg || (m.leg == leg && m.issued < op);
-        let low = moments.clone().filter(|(_, m)| (m.durable || kept) && acked(m)).last();
-        let high = moments.filter(|(_, m)| issued(m)).last();
+        let low = moments.clone().rfind(|(_, m)| (m.durable || kept) && acked(m));
+        let high = moments.rfind(|(_, m)| issued(m));
         let low = low.map_or(0, |(k, _)| k);
         low..=high.map_or(0, |(k, _)| k).max(low)
     }
 
     /// The wall clock at that point.
     pub(crate) fn now(&self, leg: usize, op: u64) -> Timestamp {
-        let moments = self.run.moments.iter();
-        let begun = moments.filter(|m| m.leg < leg || (m.leg == leg && m.issued < op)).last();
+        let mut moments = self.run.moments.iter();
+        let begun = moments.rfind(|m| m.leg < leg || (m.leg == leg && m.issued < op));
         begun.map_or(START, |m| m.now)
     }
 
@@ -99,7 +99,11 @@ impl Oracle<'_> {
         let equal: Vec<usize> = self.states_equal(&found);
         let Some(&k) = equal.iter().find(|k| window.contains(*k)) else {
             if equal.is_empty() {
-                return Err(format!("is in no state of the run: {}", self.nearest(&found, window)));
+                let warnings = store.stats().map(|s| s.warnings).unwrap_or_default();
+                let nearest = self.nearest(&found, window);
+                return Err(format!(
+                    "is in no state of the run: {nearest}\n  warned: {warnings:?}"
+                ));
             }
             return Err(format!("is in state {equal:?}, which is outside {window:?}"));
         };

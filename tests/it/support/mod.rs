@@ -244,11 +244,6 @@ impl Rng {
         usize::try_from(self.bits() % end as u64).unwrap()
     }
 
-    /// True in one of `n` cases.
-    pub(crate) fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
     /// A vector of values in [-1, 1).
     pub(crate) fn vector(&mut self, dim: usize) -> Vec<f32> {
         (0..dim).map(|_| (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()

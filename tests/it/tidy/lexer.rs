@@ -145,6 +145,24 @@ pub(crate) fn is_test_file(path: &str, code: &str) -> bool {
         || code.contains("#![cfg(test)]")
 }
 
+/// Files that `#[cfg(test)] mod name;` in this file makes test code: the paths, without `.rs`, under
+/// which `name` may lie. `code` went through [`code`].
+pub(crate) fn test_modules(path: &str, code: &str) -> Vec<String> {
+    let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+    let home = match file {
+        "mod.rs" | "lib.rs" | "main.rs" => folder.to_owned(),
+        file => format!("{folder}/{}", file.trim_end_matches(".rs")),
+    };
+    let tokens = tokens(code);
+    let words: Vec<&str> = tokens.iter().map(|t| t.text).collect();
+    words
+        .windows(10)
+        .filter(|w| w[..7] == ["#", "[", "cfg", "(", "test", ")", "]"] && w[7] == "mod")
+        .filter(|w| w[9] == ";")
+        .map(|w| format!("{home}/{}", w[8]))
+        .collect()
+}
+
 /// What of a text that went through [`code`] is compiled into the product: items behind
 /// `#[cfg(test)]` are blanked.
 pub(crate) fn shipped(path: &str, code: &str) -> String {

@@ -187,3 +187,11 @@ fn the_lexer_finds_the_end_of_a_test_item() {
         assert_eq!(left.trim(), "x", "{item}");
     }
 }
+
+#[test]
+fn the_lexer_finds_files_of_tests() {
+    let text = "#[cfg(test)]\nmod crash;\nmod real;\n#[cfg(test)]\nmod tests { }\n";
+    assert_eq!(lexer::test_modules("src/a/mod.rs", text), ["src/a/crash"]);
+    assert_eq!(lexer::test_modules("src/a/b.rs", text), ["src/a/b/crash"]);
+    assert_eq!(lexer::test_modules("src/lib.rs", text), ["src/crash"]);
+}

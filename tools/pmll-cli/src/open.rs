@@ -35,7 +35,7 @@ pub struct Place {
 /// Which entries.
 #[derive(Args, Debug)]
 pub struct Choice {
-    /// Condition such as 'conv=c26', 'session>=3', 'speaker in A,B', 'title^=The', '!draft'; all must hold
+    /// Condition such as 'conv=c26', 'session>=3', 'speaker in A,B', '!draft'; all must hold
     #[arg(long = "where", value_name = "COND")]
     pub conditions: Vec<String>,
     /// Filter as a JSON object, such as '{"session":{"$gte":3}}'

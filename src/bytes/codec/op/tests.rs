@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::decode::DecodeError;
 use super::*;
 use crate::words::id::{CollectionId, EntryId, Lsn, Timestamp};
 use crate::words::limits;

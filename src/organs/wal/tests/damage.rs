@@ -108,6 +108,37 @@ fn damage_among_applied_records_does_not_hide_the_rest() {
 }
 
 #[test]
+fn a_torn_batch_that_is_partly_applied_is_cut_not_refused() {
+    let [_, third, end] = batch_starts();
+    for at in third..end {
+        let (image, _) = three_batches(Ending::Bare);
+        image.flip_bit(FILE, at, (at % 8) as u8).unwrap();
+        let (scan, ops) = read(&image, 6).unwrap();
+        assert_eq!(check(6, &scan, &ops), 6);
+        assert!(scan.torn.is_some(), "byte {at}");
+        let mut wal = open_on(&image, 6);
+        wal.append(&batch(7, 2)).unwrap();
+        wal.close().unwrap();
+        let (scan, ops) = read(&image, 6).unwrap();
+        assert_eq!(check(6, &scan, &ops), 8);
+    }
+}
+
+#[test]
+fn a_mark_that_still_stands_says_that_the_batch_over_it_was_cut_short() {
+    let (image, end) = three_batches(Ending::Marked);
+    image.set_bytes(FILE, end + 100, &[1; 2000]).unwrap();
+    let (scan, ops) = read(&image, 0).unwrap();
+    assert_eq!(check(0, &scan, &ops), 7);
+    let torn = scan.torn.unwrap();
+    assert_eq!((torn.offset, torn.ambiguous), (batch_starts()[2], false));
+    // A mark on a sector of its own, and no sector without a byte of the next batch in it.
+    let (image, end) = three_batches(Ending::Marked);
+    image.set_bytes(FILE, end, &[1; 2000]).unwrap();
+    assert!(!read(&image, 0).unwrap().0.torn.unwrap().ambiguous);
+}
+
+#[test]
 fn every_truncation_gives_a_prefix_or_a_refusal() {
     let starts = batch_starts();
     for ending in [Ending::Bare, Ending::Marked, Ending::Closed] {

@@ -83,3 +83,57 @@ pub fn recall(collection: &Collection, data: &Data) -> Result<Recall> {
     }
     Ok(recall)
 }
+
+#[cfg(test)]
+mod tests {
+    use pmll::{Draft, Patch};
+
+    use super::*;
+    use crate::demo::plan::{Plan, Step, key};
+    use crate::demo::writer;
+
+    /// What the check says after the store and the model have gone apart by `change`.
+    fn said(change: impl Fn(&Collection)) -> Vec<String> {
+        let data = Data {
+            folder: "nowhere".into(),
+            passages: vec!["one".into(), "two".into()],
+            vectors: vec![vec![1.0, 0.0], vec![0.0, 1.0]],
+            queries: vec![vec![1.0, 0.0]],
+            truth: Vec::new(),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let (store, collection) =
+            writer::open(&dir.path().join("memory"), &data, writer::BUDGET_BYTES).unwrap();
+        let plan = Plan { steps: vec![Step::Remember(vec![0, 1])] };
+        for row in 0..2 {
+            let memory = plan::passage(&data, row);
+            collection.put(key(row), writer::draft(&memory, &data)).unwrap();
+        }
+        change(&collection);
+        let said = differences(&collection, &plan.model(1, &data), &data).unwrap();
+        store.close().unwrap();
+        said
+    }
+
+    #[test]
+    fn every_kind_of_difference_is_said() {
+        assert_eq!(said(|_| {}), [""; 0]);
+        let gone = said(|c| assert!(c.delete(key(0)).unwrap()));
+        assert_eq!(gone, ["passage-00000 is missing"]);
+        let more = said(|c| {
+            c.put("more", Draft::text("x")).unwrap();
+        });
+        assert_eq!(more, ["more should not be there"]);
+        for (patch, field) in [
+            (Patch::default().payload(*b"onf"), "payload"),
+            (Patch::default().vector([1.0, 0.001]), "vector"),
+            (Patch::default().attr("words", 2), "attribute"),
+            (Patch::default().pinned(true), "pin"),
+        ] {
+            let other = said(|c| {
+                c.update(key(0), patch.clone()).unwrap();
+            });
+            assert_eq!(other, [format!("passage-00000 has another {field}")]);
+        }
+    }
+}

@@ -48,7 +48,7 @@ const WRONG_SHOWN: usize = 10;
 
 type Result<T> = std::result::Result<T, Failure>;
 
-/// Plays an agent's long session, kills it again and again, and checks what is left.
+/// Play an agent's long session, kill it again and again, and check what is left
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
     /// Keep the store in this folder (missing or empty); else it is a temporary one
@@ -298,7 +298,7 @@ impl Told {
                 self.searches.push(time);
                 self.searches_wrong += usize::from(words.next() != Some("right"));
             }
-            _ => return Err(strange().into()),
+            _ => return Err(strange()),
         }
         self.steps += 1;
         Ok(())

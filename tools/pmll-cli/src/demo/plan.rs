@@ -261,3 +261,63 @@ impl Chance {
         (!list.is_empty()).then(|| self.below(list.len() as u64) as usize)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data() -> Data {
+        Data {
+            folder: "nowhere".into(),
+            passages: (0..900).map(|n| format!("passage number {n}")).collect(),
+            vectors: (0..900).map(|n| vec![n as f32, 1.0]).collect(),
+            queries: vec![vec![1.0, 0.0]; 3],
+            truth: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_session_and_another_seed_another() {
+        let data = data();
+        assert_eq!(Plan::new(7, &data).steps, Plan::new(7, &data).steps);
+        assert_ne!(Plan::new(7, &data).steps, Plan::new(8, &data).steps);
+    }
+
+    #[test]
+    fn a_session_does_everything_and_ends_with_every_passage() {
+        let data = data();
+        for seed in 0..20 {
+            let plan = Plan::new(seed, &data);
+            let has = |f: fn(&Step) -> bool| plan.steps.iter().any(f);
+            assert!(has(|s| matches!(s, Step::Forget(_))), "seed {seed}");
+            assert!(has(|s| matches!(s, Step::Reread(_))), "seed {seed}");
+            assert!(has(|s| matches!(s, Step::Note(..))), "seed {seed}");
+            assert!(has(|s| matches!(s, Step::Search(_))), "seed {seed}");
+            let model = plan.model(plan.steps.len(), &data);
+            for row in 0..data.passages.len() {
+                assert_eq!(model[&key(row)].payload, data.passages[row].as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_names_only_what_is_there() {
+        let data = data();
+        let plan = Plan::new(3, &data);
+        let mut model = Model::new();
+        for step in &plan.steps {
+            match step {
+                Step::Reread(row) | Step::Pin(row) => assert!(model.contains_key(&key(*row))),
+                Step::Forget(keys) => assert!(keys.iter().all(|key| model.contains_key(key))),
+                _ => {}
+            }
+            apply(&mut model, step, &data);
+        }
+    }
+
+    #[test]
+    fn keys_come_back() {
+        assert_eq!(row(key(17).as_bytes()), Some(17));
+        assert_eq!(row(note_key(17).as_bytes()), None);
+    }
+}

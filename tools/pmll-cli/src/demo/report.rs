@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::check::Recall;
 use super::data::Data;
 use super::plan::{Memory, Model, Step};
-use crate::output::{Failure, Outcome, Voice, colour, size};
+use crate::output::{Failure, Outcome, Voice, colour, size, table};
 
 /// How one process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -212,26 +212,26 @@ impl Report {
         line("store", format!("{}{kept}", self.dir.display()));
         line("text", format!("{} passages, {} dimensions, f16", self.passages, self.dim));
         out.push(String::new());
-        out.push(ink.bold(
-            "  life   steps       ended by   on its way    reopened   checked         wrong",
-        ));
-        for (number, life) in self.lives.iter().enumerate() {
+        let heads =
+            ["life", "steps", "ended by", "write on its way", "reopened", "checked", "in", "wrong"];
+        let mut rows = vec![heads.map(str::to_owned).to_vec()];
+        rows.extend(self.lives.iter().zip(1..).map(|(life, number)| {
             let ending = if life.ending == Ending::Killed { "kill -9" } else { "its end" };
             let doubt = match life.doubt {
                 Some(true) => "there, whole",
                 Some(false) => "not there",
                 None => "-",
             };
-            out.push(format!(
-                "  {:<6} {:<11} {ending:<10} {doubt:<12} {:>9} {:>7} in {:>7}  {}",
-                number + 1,
-                format!("{}-{}", life.from, life.until),
-                span(life.reopened_micros),
-                life.checked,
-                span(life.checking_micros),
-                ink.verdict(life.wrong == 0, &format!("{:>4}", life.wrong)),
-            ));
-        }
+            let wrong = ink.verdict(life.wrong == 0, &life.wrong.to_string());
+            let steps = format!("{}-{}", life.from, life.until);
+            let (reopened, took) = (span(life.reopened_micros), span(life.checking_micros));
+            let row = [number.to_string(), steps, ending.into(), doubt.into(), reopened];
+            row.into_iter().chain([life.checked.to_string(), took, wrong]).collect()
+        }));
+        let lives = table(&rows);
+        let (head, lives) = lives.split_once('\n').unwrap_or_default();
+        out.push(ink.bold(&format!("  {head}")));
+        out.extend(lives.lines().map(|life| format!("  {life}")));
         out.push(String::new());
         let mut line = |name: &str, value: String| out.push(format!("  {name:<14}{value}"));
         line(

@@ -19,8 +19,8 @@ use super::data::{Data, K};
 use super::plan::{self, Memory, Model, Plan, Step};
 use super::{Outcome, Result};
 
-/// Memory the store may take for data unless `--budget` says otherwise: less than the vectors need in f32, so that they do not all
-/// stay there.
+/// Memory the store may take for data unless `--budget` says otherwise: less than the vectors need
+/// in f32, so that they do not all stay there.
 pub const BUDGET_BYTES: u64 = 4 << 20;
 
 /// How far two ways of summing 384 products may lie apart.
@@ -125,7 +125,8 @@ fn write(
     Ok(())
 }
 
-fn draft(memory: &Memory, data: &Data) -> Draft {
+/// A memory as it is handed to the store.
+pub fn draft(memory: &Memory, data: &Data) -> Draft {
     let draft = Draft::bytes(memory.payload.clone())
         .attributes(memory.attributes.clone())
         .session(memory.session.clone())

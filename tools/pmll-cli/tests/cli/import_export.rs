@@ -121,8 +121,17 @@ fn empty_collections_go_around() {
 #[test]
 fn fields_become_what_they_are_named() {
     let place = Place::new();
-    let lines = "{\"conv\":\"c1\",\"dia_id\":\"D1:1\",\"session\":1,\"date_time\":\"1:56 pm on 8 May, 2023\",\"value\":0.5,\"speaker\":\"Ann\",\"text\":\"hello \\u0000 there\"}\n\
-                 {\"conv\":\"c1\",\"dia_id\":\"D1:2\",\"session\":1,\"date_time\":\"1:57 pm on 8 May, 2023\",\"speaker\":\"Bob\",\"text\":\"hi\"}\n";
+    let lines = [
+        json!({
+            "conv": "c1", "dia_id": "D1:1", "session": 1, "value": 0.5, "speaker": "Ann",
+            "date_time": "1:56 pm on 8 May, 2023", "text": "hello \0 there",
+        }),
+        json!({
+            "conv": "c1", "dia_id": "D1:2", "session": 1, "speaker": "Bob",
+            "date_time": "1:57 pm on 8 May, 2023", "text": "hi",
+        }),
+    ];
+    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
     place.write("t.jsonl", lines);
     place.write("t.npy", npy(&rows(2, 3)));
     let report = place.json(&[
@@ -151,7 +160,7 @@ fn fields_become_what_they_are_named() {
     assert_eq!(entry["text"], "hello \0 there");
     assert_eq!(entry["vector"], json!(rows(2, 3)[0]));
     let names: Vec<_> = entry["attributes"].as_object().unwrap().keys().cloned().collect();
-    assert_eq!(names, ["conv", "dia_id", "session", "date_time", "value", "speaker"]);
+    assert_eq!(names, ["conv", "dia_id", "session", "value", "speaker", "date_time"]);
     goes_around(&place, "t");
 }
 

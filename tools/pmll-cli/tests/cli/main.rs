@@ -1,5 +1,7 @@
 //! The `pmll` command as its users run it: the real binary, real folders, real exit codes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
+
 mod commands;
 mod exit_codes;
 mod import_export;
@@ -23,6 +25,7 @@ pub struct Run {
 }
 
 impl Place {
+    #[allow(clippy::new_without_default, reason = "a default that makes a folder would surprise")]
     pub fn new() -> Place {
         Place { dir: tempfile::tempdir().unwrap() }
     }
