@@ -213,6 +213,55 @@ fn what_was_removed_stays_removed_and_ids_are_not_given_twice() {
     assert_eq!(store.collection("notes").unwrap().count(None).unwrap(), 0);
 }
 
+/// The removals lie in a small segment that is merged away; what they remove lies in a large one
+/// that is not worth rewriting, and would come back without them.
+#[test]
+fn removals_outlive_the_segment_they_were_written_in() {
+    let (disk, clock) = (MemoryDisk::new(), ManualClock::new());
+    let store = open(&disk, &clock);
+    let (notes, passing) =
+        (store.collection("notes").unwrap(), store.collection("passing").unwrap());
+    for n in 0..100 {
+        notes.put(format!("k{n}"), Draft::text("one of many")).unwrap();
+    }
+    for n in 0..5 {
+        passing.put(format!("p{n}"), Draft::text("dropped soon")).unwrap();
+    }
+    store.set_setting("kept", json!("old")).unwrap();
+    store.set_setting("removed", json!("old")).unwrap();
+    store.write(Batch::new().request(5, 1).put(&notes, "r", Draft::text("1"))).unwrap();
+    store.checkpoint().unwrap();
+    for n in 0..5 {
+        assert!(notes.delete(format!("k{n}")).unwrap());
+        notes.put(format!("k{}", 10 + n), Draft::text("replaced")).unwrap();
+        notes.put(format!("short-{n}"), Draft::text("makes its segment worth a vacuum")).unwrap();
+    }
+    assert!(store.drop_collection("passing").unwrap());
+    store.set_setting("kept", json!("new")).unwrap();
+    store.set_setting("removed", Value::Null).unwrap();
+    store.write(Batch::new().request(5, 9).put(&notes, "r", Draft::text("9"))).unwrap();
+    store.checkpoint().unwrap();
+    for n in 0..5 {
+        assert!(notes.delete(format!("short-{n}")).unwrap());
+    }
+    for round in 0..3 {
+        let report = store.vacuum().unwrap();
+        assert!(report.rows_moved < 50, "the large segment stays: {report:?}");
+        assert!(round > 0 || report.rows_moved >= 6, "the small one is merged: {report:?}");
+        notes.put("another", Draft::text("so that there is something to merge")).unwrap();
+    }
+    let before = look(&store);
+    assert_eq!(before.entries.len(), 97);
+    drop((notes, passing));
+    store.close().unwrap();
+    forget_derived(&disk);
+    let store = open(&disk, &clock);
+    assert_unchanged(&store, &before, "rebuilt");
+    let notes = store.collection("notes").unwrap();
+    let again = Batch::new().request(5, 9).put(&notes, "r", Draft::text("again"));
+    assert!(store.write(again).unwrap().is_empty(), "the request is still known");
+}
+
 #[test]
 fn a_request_applied_before_is_not_applied_again() {
     let (disk, clock) = (MemoryDisk::new(), ManualClock::new());

@@ -8,9 +8,13 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use pmll::io::{Disk, File, OpenMode};
+
+/// A gate that is forgotten lets through after this time, so that a test that fails also ends.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A disk whose syncs wait while the gate is closed.
 #[derive(Clone, Debug)]
@@ -53,7 +57,8 @@ impl GateDisk {
     pub(crate) fn until_somebody_waits(&self) {
         let mut state = self.gate.state.lock();
         while state.waiting == 0 {
-            self.gate.changed.wait(&mut state);
+            let waited = self.gate.changed.wait_for(&mut state, PATIENCE);
+            assert!(!waited.timed_out(), "nobody came to the gate");
         }
     }
 
@@ -68,9 +73,7 @@ impl Gate {
         let mut state = self.state.lock();
         state.waiting += 1;
         self.changed.notify_all();
-        while state.closed {
-            self.changed.wait(&mut state);
-        }
+        while state.closed && !self.changed.wait_for(&mut state, PATIENCE).timed_out() {}
         state.waiting -= 1;
         state.passed += 1;
     }
