@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use pmll::{Draft, Store};
 
-const ROUNDS: usize = 7;
-const ROUND: Duration = Duration::from_millis(1500);
+const ROUNDS: usize = 21;
+const ROUND: Duration = Duration::from_millis(500);
 const RECORD_BYTES: usize = 1736;
 const FILE_BYTES: usize = 64 << 20;
 

@@ -26,6 +26,10 @@ pub const FRAME: u64 = FRAME_BYTES as u64;
 const COPY_BYTES_MAX: usize = 256 << 10;
 /// The buffer is written out when it holds this much.
 const BUFFER_BYTES: usize = 1 << 20;
+/// Zeros are written in pieces of this size. One large write makes the kernel cache the file in
+/// folios as large, and each small write into such a folio then walks all its blocks: with pieces
+/// of 1 MiB a durable put took 132 us at the median, with these 112 us (0.82 and 0.86 of raw).
+const FILL_BYTES: usize = 16 << 10;
 
 /// What went wrong, and what it means for the log.
 pub enum Failed {
@@ -96,7 +100,7 @@ impl Active {
         }
     }
 
-    /// Creates a segment: header and first zeros in one write, synced, then its name.
+    /// Creates a segment: header and first zeros, synced, then its name.
     pub fn create(
         disk: &dyn Disk,
         header: &SegmentHeader,
@@ -115,10 +119,13 @@ impl Active {
         let filled = options.zero_bytes.min(options.segment_bytes).max(HEADER_BYTES as u64);
         let mut active =
             Active::reopen(Arc::clone(&file), header, HEADER_BYTES as u64, filled, None);
-        let mut bytes = Vec::with_capacity(usize::try_from(filled).unwrap_or(HEADER_BYTES));
+        let mut bytes = Vec::with_capacity(FILL_BYTES);
         header.encode(&mut bytes);
-        bytes.resize(usize::try_from(filled).unwrap_or(HEADER_BYTES), 0);
-        if let Err(failed) = active.write(&bytes, 0) {
+        bytes.resize(FILL_BYTES.min(usize::try_from(filled).unwrap_or(FILL_BYTES)), 0);
+        let first = bytes.len() as u64;
+        let written =
+            active.write(&bytes, 0).and_then(|()| active.write_zeros(first, filled - first));
+        if let Err(failed) = written {
             drop(disk.remove(&name)); // Best effort: the next creation tries again.
             return Err(failed);
         }
@@ -155,11 +162,24 @@ impl Active {
         }
         let left = options.segment_bytes.max(end) - self.filled;
         let piece = options.zero_bytes.min(left).max(missing);
-        self.write(&vec![0; usize::try_from(piece).unwrap_or(0)], self.filled)?;
+        self.write_zeros(self.filled, piece)?;
         self.written.1 += piece;
         self.sync()?;
         self.filled += piece;
         Ok(true)
+    }
+
+    fn write_zeros(&self, from: u64, count: u64) -> Result<(), Failed> {
+        let zeros = [0; FILL_BYTES];
+        let end = from.saturating_add(count);
+        let mut at = from;
+        while at < end {
+            let piece =
+                zeros.get(..usize::try_from(end - at).unwrap_or(FILL_BYTES)).unwrap_or(&zeros);
+            self.write(piece, at)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
     }
 
     /// Writes a batch at the tail, in one write where it fits the buffer, and moves the tail. The
