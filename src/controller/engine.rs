@@ -99,6 +99,8 @@ impl Engine {
         let uptime = view.cold.catalog.meta(meta::UPTIME_MS)?.unwrap_or(0);
         let opened_at = clock.elapsed();
         let columns = Columns::open(Arc::clone(&disk), options.read_only)?;
+        // What a replay under a small budget has archived already counts until the next reclaim.
+        let log_bytes = scan.bytes;
         let wal = if options.read_only {
             None
         } else {
@@ -117,7 +119,7 @@ impl Engine {
             store_id,
             view: ArcSwap::from_pointee(view),
             publishing: Mutex::new(()),
-            log_bytes: AtomicU64::new(wal.as_ref().map_or(0, Wal::unapplied_bytes)),
+            log_bytes: AtomicU64::new(log_bytes),
             maintenance: Mutex::new(()),
             wal: Mutex::new(wal),
             queue: Mutex::default(),

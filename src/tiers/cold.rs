@@ -12,6 +12,7 @@ use roaring::RoaringBitmap;
 
 use crate::bytes::codec::body::Body;
 use crate::bytes::codec::cursor::Reader;
+use crate::bytes::codec::footer;
 use crate::organs::archive::{Row, Segment};
 use crate::organs::catalog::{Located, Snapshot};
 use crate::words::error::{Error, Result};
@@ -193,6 +194,12 @@ impl Cold {
                 .filter(move |(_, g)| g.collection == collection)
                 .filter_map(move |(i, _)| Some((segment, u16::try_from(i).ok()?)))
         })
+    }
+
+    /// What a new segment says of those of its elders that go on counting.
+    pub fn digest(&self, counts: impl Fn(u64) -> bool) -> u32 {
+        let segments = self.segments.iter().filter(|(number, _)| counts(**number));
+        footer::digest(segments.map(|(number, s)| (*number, s.segment.crc())))
     }
 
     /// Bytes it keeps resident besides the catalog's cache: footers and bitmaps.

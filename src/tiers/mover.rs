@@ -206,6 +206,7 @@ pub fn archive(ground: &Ground<'_>, view: &View, uptime_ms: u64) -> Result<(Cold
             rows: &live,
             dims: &dims_of(&view.collections),
             ops: &ops,
+            beside: view.cold.digest(|_| true),
             supersedes: &[],
         },
         &HotPayloads(table),

@@ -2,7 +2,8 @@
 //!
 //! Steps, each idempotent, so that a crash in the middle is only another thing to recover from:
 //! 1. open the catalog; if it is missing or damaged, start an empty one (it is derived);
-//! 2. read the footer of every sealed segment; leave out those that a sealed segment supersedes;
+//! 2. read the footer of every sealed segment; leave out those that a sealed segment supersedes,
+//!    and refuse when the newest one was sealed beside others than there are;
 //! 3. if the catalog and the segments contradict each other, start an empty catalog;
 //! 4. apply every segment the catalog does not list, in order of number, by LSN: the highest
 //!    version of an id wins, never file order;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use crate::bytes::codec::footer;
 use crate::bytes::codec::op::decode_op;
 use crate::io::Disk;
 use crate::io::memory::MemoryDisk;
@@ -58,7 +60,7 @@ pub fn recover(
     if !read_only {
         archive::remove_strays(&**disk)?;
     }
-    let (segments, superseded) = read_segments(&**disk, store_id)?;
+    let Found { segments, superseded, lost } = read_segments(&**disk, store_id)?;
     let on_disk = segments.union(&superseded).copied().collect();
     let opened = if read_only {
         Catalog::open_read_only(disk, cache_bytes)
@@ -86,6 +88,10 @@ pub fn recover(
         }
         Err(error) => return Err(error),
     };
+    // After the catalog, which could name the file.
+    if let Some(error) = lost {
+        return Err(error);
+    }
     let (catalog, mut cold) = match listed {
         Some(listed) => listed,
         None => {
@@ -156,15 +162,27 @@ pub fn recover(
     Ok(Recovered { view, catalog, scan, warnings })
 }
 
-/// Numbers of the sealed segments that count, and of those that are superseded.
-fn read_segments(disk: &dyn Disk, store_id: [u8; 16]) -> Result<(BTreeSet<u64>, BTreeSet<u64>)> {
+/// The sealed segments of a store.
+struct Found {
+    /// Numbers of those that count.
+    segments: BTreeSet<u64>,
+    /// Numbers of those that are superseded and not removed yet.
+    superseded: BTreeSet<u64>,
+    /// Why there should be others.
+    lost: Option<Error>,
+}
+
+fn read_segments(disk: &dyn Disk, store_id: [u8; 16]) -> Result<Found> {
     let mut crcs = BTreeMap::new();
     let mut superseded = BTreeSet::new();
     let mut claims = Vec::new();
+    let (mut beside, mut lost) = (None, None);
     for number in archive::list(disk)? {
         let segment = Segment::open(disk, number, store_id)?;
         crcs.insert(number, segment.crc());
         claims.extend(segment.footer().supersedes.iter().copied());
+        // Ascending: what stays is the word of the newest.
+        beside = Some(segment.footer().beside);
     }
     for (number, crc) in claims {
         match crcs.get(&number) {
@@ -181,8 +199,19 @@ fn read_segments(disk: &dyn Disk, store_id: [u8; 16]) -> Result<(BTreeSet<u64>, 
             None => {}
         }
     }
-    let segments = crcs.into_keys().filter(|n| !superseded.contains(n)).collect();
-    Ok((segments, superseded))
+    let counted = || crcs.iter().filter(|(number, _)| !superseded.contains(number));
+    if let (Some((newest, _)), Some(beside)) = (counted().next_back(), beside) {
+        let others = counted().filter(|(number, _)| *number != newest);
+        if footer::digest(others.map(|(number, crc)| (*number, *crc))) != beside {
+            lost = Some(Error::corrupt(format!(
+                "{} was sealed beside other archive segments than there are: one is missing, or \
+                 files of two times are mixed; put the missing file back",
+                archive::file_name(*newest)
+            )));
+        }
+    }
+    let segments = counted().map(|(number, _)| *number).collect();
+    Ok(Found { segments, superseded, lost })
 }
 
 /// Why a catalog that opened is of no use.
@@ -229,8 +258,7 @@ fn list(
         // is one this catalog does not list.
         if counted.iter().all(|n| segments.contains_key(n)) {
             return Err(Unusable::Refuse(Error::corrupt(format!(
-                "{file} is missing: index.redb lists it and nothing replaced it; put it back, or \
-                 delete index.redb to go on without its entries"
+                "{file} is missing: index.redb lists it and nothing replaced it; put it back"
             ))));
         }
         let message = format!("it lists {file}, which was merged since");

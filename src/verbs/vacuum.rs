@@ -193,6 +193,7 @@ pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Re
             rows: &rows,
             dims: &mover::dims_of(&collections),
             ops: &ops,
+            beside: cold.digest(|number| supersedes.iter().all(|(gone, _)| *gone != number)),
             supersedes: &supersedes,
         },
         &ColdPayloads(cold),

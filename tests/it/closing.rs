@@ -388,3 +388,15 @@ fn collections_dropped_under_a_vacuum_stay_dropped() {
     assert_same(&dump(&store), &whole, "opened again");
     assert!(store.find_collection("passing").unwrap().is_none());
 }
+
+#[test]
+fn a_reader_says_how_much_of_the_log_is_not_archived() {
+    let (disk, clock) = (MemoryDisk::new(), ManualClock::new());
+    let store = try_open(&disk, &clock, tiny()).unwrap();
+    store.collection("notes").unwrap().put("a", Draft::text("one")).unwrap();
+    let written = store.stats().unwrap().log_bytes;
+    assert!(written > 0);
+    store.close().unwrap();
+    let reader = try_open(&disk, &clock, Options { read_only: true, ..tiny() }).unwrap();
+    assert_eq!(reader.stats().unwrap().log_bytes, written);
+}

@@ -17,7 +17,7 @@ use pmll::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{ManualClock, Model, Rng, assert_same, dump, open};
+use crate::support::{ManualClock, Model, Rng, assert_same, dump, open, tiny, try_open};
 
 const INDEX: &str = "index.redb";
 const DERIVED_FOLDERS: [&str; 2] = ["columns", "arena"];
@@ -373,4 +373,24 @@ fn a_rebuild_that_is_cut_short_is_begun_again() {
         op += step;
     }
     assert!(seen.len() > 30, "{} images", seen.len());
+}
+
+#[test]
+fn a_segment_that_is_lost_is_missed_even_without_an_index() {
+    let (disk, clock) = (MemoryDisk::new(), ManualClock::new());
+    history(&disk, &clock, &[3]);
+    forget_derived(&disk);
+    let names = disk.list("archive").unwrap();
+    assert!(names.len() > 2, "{names:?}");
+    let (newest, elders) = names.split_last().unwrap();
+    for gone in elders {
+        let name = format!("archive/{gone}");
+        let bytes = read_whole(&disk, &name, 1 << 30).unwrap();
+        disk.remove(&name).unwrap();
+        let error = try_open(&disk, &clock, tiny()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "without {gone}: {error}");
+        assert!(error.to_string().contains(newest), "{error}");
+        disk.open(&name, OpenMode::CreateNew).unwrap().write_at(&bytes, 0).unwrap();
+    }
+    open(&disk, &clock);
 }

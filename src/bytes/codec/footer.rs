@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! store id (16) | number u64 | covers? u8 | first LSN u64 | last LSN u64 | next entry id u64
-//! | next collection u32 | count u32, count x (segment u64, footer CRC u32) | ops? u8, [section]
-//! | count u32, count x group
+//! | next collection u32 | beside u32 | count u32, count x (segment u64, footer CRC u32)
+//! | ops? u8, [section] | count u32, count x group
 //! group: collection u32 | dim u32 | element u8 | rows u32 | vectors u32 | ids: min u64, max u64
 //! | versions: min u64, max u64 | count u8, count x section
 //! section: kind u8 | offset u64 | len u64 | items u32 | CRC u32
@@ -80,12 +80,26 @@ pub struct Footer {
     pub next_id: u64,
     /// No collection has this number or a larger one yet.
     pub next_collection: u32,
+    /// [`digest`] of the segments that counted beside this one when it was sealed. The newest
+    /// segment so vouches for all others: one that was lost cannot pass for one that never was.
+    pub beside: u32,
     /// Segments this one replaces: number and footer CRC.
     pub supersedes: Vec<(u64, u32)>,
     /// Operations that are not rows.
     pub ops: Option<Section>,
     /// One group per collection, ascending by collection.
     pub groups: Vec<Group>,
+}
+
+/// CRC-32 over number and footer CRC of segments, ascending by number.
+#[must_use]
+pub fn digest(segments: impl IntoIterator<Item = (u64, u32)>) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for (number, crc) in segments {
+        hasher.update(&number.to_le_bytes());
+        hasher.update(&crc.to_le_bytes());
+    }
+    hasher.finalize()
 }
 
 impl Footer {
@@ -99,6 +113,7 @@ impl Footer {
         out.put_u64(last.0);
         out.put_u64(self.next_id);
         out.put_u32(self.next_collection);
+        out.put_u32(self.beside);
         // Counts fit: the writer refuses more groups or superseded segments than this.
         out.put_u32(u32::try_from(self.supersedes.len()).unwrap_or(u32::MAX));
         for (number, crc) in &self.supersedes {
@@ -143,6 +158,7 @@ impl Footer {
         }
         let next_id = reader.u64()?;
         let next_collection = reader.u32()?;
+        let beside = reader.u32()?;
         let count = counted(&mut reader, 12)?;
         let mut supersedes = Vec::with_capacity(count);
         for _ in 0..count {
@@ -164,8 +180,17 @@ impl Footer {
             return Err(Damage::new(format!("{} bytes too many in the footer", reader.left())));
         }
         let covers = covered.then_some((first, last));
-        let footer =
-            Footer { store_id, number, covers, next_id, next_collection, supersedes, ops, groups };
+        let footer = Footer {
+            store_id,
+            number,
+            covers,
+            next_id,
+            next_collection,
+            beside,
+            supersedes,
+            ops,
+            groups,
+        };
         footer.check(end)?;
         Ok(footer)
     }
@@ -335,6 +360,7 @@ mod tests {
             covers: Some((Lsn(1), Lsn(8))),
             next_id: 40,
             next_collection: 3,
+            beside: 8,
             supersedes: vec![(5, 6), (6, 7)],
             ops: Some(section(SectionKind::Ops, 704, 40, 2)),
             groups: vec![Group {

@@ -119,6 +119,7 @@ fn write(disk: &MemoryDisk, number: u64, records: &[Record]) -> Result<Sealed> {
         rows: &rows,
         dims: &dims,
         ops: &ops(),
+        beside: 0,
         supersedes: &[(1, 0xdead_beef), (2, 5)],
     };
     write_segment(disk, &new, &Large)
@@ -255,6 +256,7 @@ fn many_rows_use_many_frames_and_blocks() {
         rows: &rows,
         dims: &dims,
         ops: &[],
+        beside: 0,
         supersedes: &[],
     };
     let sealed = write_segment(&disk, &new, &Nothing).unwrap();
@@ -399,6 +401,7 @@ fn a_failed_write_leaves_nothing() {
             rows,
             dims: &dims,
             ops: &[],
+            beside: 0,
             supersedes: &[],
         };
         assert_eq!(write_segment(&disk, &new, payloads).unwrap_err().kind(), kind);
@@ -429,6 +432,7 @@ fn an_empty_segment_is_a_segment() {
         rows: &[],
         dims: &dims,
         ops: &[],
+        beside: 0,
         supersedes: &[],
     };
     write_segment(&disk, &new, &Nothing).unwrap();

@@ -50,6 +50,8 @@ pub struct NewSegment<'a> {
     pub dims: &'a dyn Fn(CollectionId) -> Option<(u32, Element)>,
     /// Encoded operations that are not rows, in the order they shall be read back.
     pub ops: &'a [(Lsn, Vec<u8>)],
+    /// [`digest`](crate::bytes::codec::footer::digest) of the segments that count beside this one.
+    pub beside: u32,
     /// Segments this one replaces: number and [`Sealed::crc`].
     pub supersedes: &'a [(u64, u32)],
 }
@@ -156,6 +158,7 @@ fn write_temporary(
         covers: new.covers,
         next_id: new.next_id,
         next_collection: new.next_collection,
+        beside: new.beside,
         supersedes: new.supersedes.to_vec(),
         ops,
         groups,

@@ -62,6 +62,7 @@ fn format_of_an_archive_footer() {
         covers: Some((Lsn(3), Lsn(4))),
         next_id: 5,
         next_collection: 6,
+        beside: 9,
         supersedes: vec![(7, 8)],
         ops: Some(section(SectionKind::Ops, 64)),
         groups: vec![group],
@@ -79,6 +80,7 @@ fn format_of_an_archive_footer() {
             ("last_lsn", &4u64.to_le_bytes()),
             ("next_id", &5u64.to_le_bytes()),
             ("next_collection", &6u32.to_le_bytes()),
+            ("beside", &9u32.to_le_bytes()),
             ("supersedes", &1u32.to_le_bytes()),
         ],
     );
