@@ -49,6 +49,8 @@ pub struct Engine {
     pub(crate) progress: Condvar,
     pub(crate) counters: Arc<Counters>,
     pub(crate) catalog: Mutex<Option<Catalog>>,
+    /// Answers the readers while the catalog cannot be opened for writing.
+    pub(crate) stand_in: Mutex<Option<Catalog>>,
     pub(crate) columns: Columns,
     pub(crate) poison: Poison,
     pub(crate) wake: Wake,
@@ -126,6 +128,7 @@ impl Engine {
             progress: Condvar::new(),
             counters: Arc::default(),
             catalog: Mutex::new(Some(catalog)),
+            stand_in: Mutex::new(None),
             columns,
             poison: Poison::default(),
             wake: Wake::default(),
@@ -221,7 +224,8 @@ impl Engine {
     /// Bytes kept resident because of the data.
     pub fn counted_bytes(&self) -> u64 {
         let view = self.view.load();
-        let cache = self.catalog.lock().as_ref().map_or(0, Catalog::resident_bytes);
+        let mut cache = self.catalog.lock().as_ref().map_or(0, Catalog::resident_bytes);
+        cache += self.stand_in.lock().as_ref().map_or(0, Catalog::resident_bytes);
         let log = self.wal.lock().as_ref().map_or(0, |wal| wal.resident_bytes() as u64);
         let queued = self.queue.lock().bytes;
         view.hot_bytes()
@@ -290,6 +294,7 @@ impl Engine {
             let closed = catalog.close();
             outcome = outcome.and(closed);
         }
+        self.stand_in.lock().take();
         // Last: whoever gets the lock next finds everything written.
         self.lock.lock().take();
         outcome

@@ -5,7 +5,8 @@
 //! table, then give the log's segments back. Writers go on into a fresh table meanwhile.
 //!
 //! If archiving fails, the frozen table stays frozen and readable, the log keeps its records, and
-//! the next checkpoint archives the same table first.
+//! the next checkpoint archives the same table first; unless the segment was sealed and only the
+//! catalog failed: then the segment is applied as an open would do it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,13 +14,13 @@ use std::sync::atomic::Ordering;
 use crate::controller::commit::Request;
 use crate::controller::engine::Engine;
 use crate::controller::stage::Step;
-use crate::organs::catalog::Catalog;
 use crate::tiers::View;
-use crate::tiers::cold::Cold;
 use crate::tiers::hot::MemTable;
-use crate::tiers::mover::{self, Ground, Moved};
+use crate::tiers::mover::{self, Ground, Moved, meta};
+use crate::verbs::recovery::{self, Shelves};
 use crate::verbs::vacuum::{self, VacuumReport};
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::id::Lsn;
 use crate::words::options::Durability;
 
 /// What a checkpoint did.
@@ -69,6 +70,7 @@ impl Engine {
     pub fn checkpoint(&self) -> Result<CheckpointReport> {
         self.check_writable()?;
         let _one_at_a_time = self.maintenance.lock();
+        self.revive_catalog()?;
         let mut report = CheckpointReport::default();
         // Twice at most: a table left frozen by a failed checkpoint, then the active one.
         for _ in 0..2 {
@@ -115,6 +117,12 @@ impl Engine {
         self.publish(|view| View { frozen: None, cold: Arc::clone(&cold), ..view.clone() });
         self.written.archive.fetch_add(moved.bytes, Ordering::AcqRel);
         let applied = view.frozen.as_ref().map_or(view.lsn, |table| table.last());
+        self.reclaim_log(applied)?;
+        Ok(moved)
+    }
+
+    /// Lets the log go of what the archive and a committed catalog hold.
+    fn reclaim_log(&self, applied: Lsn) -> Result<()> {
         if let Some(wal) = self.wal.lock().as_mut() {
             wal.reclaim(applied).inspect_err(|e| {
                 if e.kind() != ErrorKind::Full {
@@ -124,13 +132,12 @@ impl Engine {
             self.log_bytes.store(wal.unapplied_bytes(), Ordering::Release);
         }
         self.room.notify();
-        Ok(moved)
+        Ok(())
     }
 
-    /// Runs something that needs the catalog; the caller holds `maintenance`.
+    /// Runs something that needs the catalog; the caller holds `maintenance`, and has revived the
+    /// catalog before it looked at the view.
     fn with_ground<T>(&self, run: impl FnOnce(&Ground<'_>) -> Result<T>) -> Result<T> {
-        // Reviving it after the last failure may have failed as well, on a disk that was full.
-        self.revive_catalog()?;
         let outcome = self.on_ground(run);
         if outcome.is_err()
             && let Err(error) = self.revive_catalog()
@@ -147,8 +154,12 @@ impl Engine {
         run(&Ground { disk: &*self.disk, store_id: self.store_id, catalog })
     }
 
-    /// redb answers nothing any more after a failed write. Opening the catalog again, as of its
-    /// last commit, brings reads back and lets the next checkpoint try.
+    /// redb answers nothing any more after a failed call. Opening the catalog again brings reads
+    /// back and lets the next checkpoint try. What became of the transaction that failed, and of the
+    /// segment it was to list, is found out as at every open.
+    ///
+    /// While the disk does not let it be opened for writing, a stand-in that never writes answers
+    /// the readers. The caller holds `maintenance`.
     fn revive_catalog(&self) -> Result<()> {
         let mut slot = self.catalog.lock();
         let whole = slot.as_ref().is_some_and(|catalog| catalog.failure().is_none());
@@ -157,13 +168,34 @@ impl Engine {
         }
         // The old one first: two owners of one file would not know of each other's pages.
         drop(slot.take());
-        let catalog = Catalog::open(&self.disk, self.catalog_cache_bytes())?;
-        let snapshot = catalog.snapshot()?;
+        let recover = |read_only| {
+            let cache_bytes = self.catalog_cache_bytes();
+            recovery::recover_archive(&self.disk, self.store_id, read_only, cache_bytes)
+        };
+        let shelves = match recover(false) {
+            Ok(shelves) => shelves,
+            Err(error) => {
+                let Shelves { catalog, cold, .. } = recover(true).map_err(|_| error.clone())?;
+                let cold = Arc::new(cold);
+                // The frozen table stays: it is not archived before the real catalog says so.
+                self.publish(|view| View { cold: Arc::clone(&cold), ..view.clone() });
+                *self.stand_in.lock() = Some(catalog);
+                return Err(error);
+            }
+        };
+        let Shelves { catalog, cold, warnings } = shelves;
+        let applied = Lsn(cold.catalog.meta(meta::APPLIED_LSN)?.unwrap_or(0));
+        let cold = Arc::new(cold);
+        self.publish(|view| View {
+            frozen: view.frozen.clone().filter(|table| table.last() > applied),
+            cold: Arc::clone(&cold),
+            ..view.clone()
+        });
         *slot = Some(catalog);
-        let segments = self.view.load().cold.segments.clone();
-        let cold = Arc::new(Cold { catalog: snapshot, segments });
-        self.publish(|view| View { cold: Arc::clone(&cold), ..view.clone() });
-        Ok(())
+        drop(slot);
+        self.stand_in.lock().take();
+        warnings.into_iter().for_each(|warning| self.warn(warning));
+        if self.poison.is_set() { Ok(()) } else { self.reclaim_log(applied) }
     }
 
     /// Gives dead bytes back to the disk, in steps of bounded size.
@@ -174,6 +206,7 @@ impl Engine {
             self.checkpoint()?;
         }
         let _one_at_a_time = self.maintenance.lock();
+        self.revive_catalog()?;
         vacuum::count(&self.view.load().cold, |segments, bytes| {
             report.segments_before = segments;
             report.bytes_before = bytes;
@@ -201,9 +234,10 @@ impl Engine {
 
     /// Removes entries whose time passed at least the grace ago, seen on the monotonic clock.
     fn bury_expired(&self) -> Result<u64> {
-        let view = self.view.load_full();
         let ripe = {
             let _one_at_a_time = self.maintenance.lock();
+            self.revive_catalog()?;
+            let view = self.view.load_full();
             self.with_ground(|ground| {
                 vacuum::ripe(ground, &view, self.clock.now(), self.uptime_ms())
             })?

@@ -5,8 +5,8 @@
 //! 2. read the footer of every sealed segment; leave out those that a sealed segment supersedes,
 //!    and refuse when the newest one was sealed beside others than there are;
 //! 3. if the catalog and the segments contradict each other, start an empty catalog;
-//! 4. apply every segment the catalog does not list, in order of number, by LSN: the highest
-//!    version of an id wins, never file order;
+//! 4. sync the names in the archive, then apply every segment the catalog does not list, in order
+//!    of number, by LSN: the highest version of an id wins, never file order;
 //! 5. replay the log above the applied LSN, archiving as it goes so that memory stays bounded;
 //! 6. remove what step 2 left out.
 //!
@@ -48,6 +48,16 @@ pub struct Recovered {
 /// Rows read at once while a segment is applied: 128 bytes each.
 const ROWS_AT_ONCE: u32 = 1024;
 
+/// The archive with a catalog that agrees with it.
+pub struct Shelves {
+    /// The catalog.
+    pub catalog: Catalog,
+    /// The state both are in.
+    pub cold: Cold,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
 /// Recovers the store. `freeze_bytes`: how much of the log is held in RAM before it is archived.
 pub fn recover(
     disk: &Arc<dyn Disk>,
@@ -56,6 +66,52 @@ pub fn recover(
     cache_bytes: usize,
     freeze_bytes: u64,
 ) -> Result<Recovered> {
+    let Shelves { catalog, cold, mut warnings } =
+        recover_archive(disk, store_id, read_only, cache_bytes)?;
+    let mut view = view_of(cold)?;
+    let ground = Ground { disk: &**disk, store_id, catalog: &catalog };
+    let uptime = view.cold.catalog.meta(meta::UPTIME_MS)?.unwrap_or(0);
+    let applied = view.lsn;
+    let scan = wal::replay(&**disk, store_id, applied, &mut |op| {
+        let log = match &op {
+            Op::Put(record) => match &record.payload {
+                Payload::InLog(place) => Some(wal::open_segment(&**disk, place.segment)?),
+                _ => None,
+            },
+            _ => None,
+        };
+        view.apply(op, log);
+        if !read_only && view.active.bytes() >= freeze_bytes {
+            view.frozen = Some(Arc::new(std::mem::take(&mut view.active)));
+            let (cold, _) = mover::archive(&ground, &view, uptime)?;
+            view.cold = Arc::new(cold);
+            view.frozen = None;
+        }
+        Ok(())
+    })?;
+    if let Some(torn) = &scan.torn {
+        warnings.push(format!(
+            "{}: the last write was cut off by a crash at offset {}; {} unacknowledged bytes \
+             were dropped{}",
+            torn.file,
+            torn.offset,
+            torn.bytes,
+            if torn.ambiguous { " and kept aside" } else { "" }
+        ));
+    }
+    warnings.extend(scan.notes.iter().cloned());
+    Ok(Recovered { view, catalog, scan, warnings })
+}
+
+/// Steps 1 to 4 and 6: brings catalog and archive into agreement, whatever happened to either. A
+/// running store goes through it as well when its catalog failed: a segment may have been sealed
+/// whose transaction did not return.
+pub fn recover_archive(
+    disk: &Arc<dyn Disk>,
+    store_id: [u8; 16],
+    read_only: bool,
+    cache_bytes: usize,
+) -> Result<Shelves> {
     let mut warnings = Vec::new();
     if !read_only {
         archive::remove_strays(&**disk)?;
@@ -102,6 +158,12 @@ pub fn recover(
             (catalog, cold)
         }
     };
+    let is_listed = |number: &u64| cold.segments.contains_key(number);
+    if !read_only && !(superseded.is_empty() && segments.iter().all(is_listed)) {
+        // Their writer may have died before it synced their names. From here on the log lets go of
+        // what they hold, and what they supersede is removed.
+        archive::sync_names(&**disk)?;
+    }
     let known = Lsn(cold.catalog.meta(meta::APPLIED_LSN)?.unwrap_or(0));
     let mut marks = BTreeSet::new();
     let mut applied = known;
@@ -127,39 +189,7 @@ pub fn recover(
             archive::remove(&**disk, *number)?;
         }
     }
-    let mut view = view_of(cold)?;
-    let ground = Ground { disk: &**disk, store_id, catalog: &catalog };
-    let uptime = view.cold.catalog.meta(meta::UPTIME_MS)?.unwrap_or(0);
-    let applied = view.lsn;
-    let scan = wal::replay(&**disk, store_id, applied, &mut |op| {
-        let log = match &op {
-            Op::Put(record) => match &record.payload {
-                Payload::InLog(place) => Some(wal::open_segment(&**disk, place.segment)?),
-                _ => None,
-            },
-            _ => None,
-        };
-        view.apply(op, log);
-        if !read_only && view.active.bytes() >= freeze_bytes {
-            view.frozen = Some(Arc::new(std::mem::take(&mut view.active)));
-            let (cold, _) = mover::archive(&ground, &view, uptime)?;
-            view.cold = Arc::new(cold);
-            view.frozen = None;
-        }
-        Ok(())
-    })?;
-    if let Some(torn) = &scan.torn {
-        warnings.push(format!(
-            "{}: the last write was cut off by a crash at offset {}; {} unacknowledged bytes \
-             were dropped{}",
-            torn.file,
-            torn.offset,
-            torn.bytes,
-            if torn.ambiguous { " and kept aside" } else { "" }
-        ));
-    }
-    warnings.extend(scan.notes.iter().cloned());
-    Ok(Recovered { view, catalog, scan, warnings })
+    Ok(Shelves { catalog, cold, warnings })
 }
 
 /// The sealed segments of a store.

@@ -62,11 +62,16 @@ pub fn list(disk: &dyn Disk) -> Result<Vec<u64>> {
     Ok(numbers)
 }
 
+/// Makes the names of all segments durable, as far as they are not.
+pub fn sync_names(disk: &dyn Disk) -> Result<()> {
+    disk.sync_dir(FOLDER).map_err(|e| Error::io(format!("sync {FOLDER}"), e))
+}
+
 /// Removes a segment for good. One that is gone already is no error.
 pub fn remove(disk: &dyn Disk, number: u64) -> Result<()> {
     let name = file_name(number);
     remove_if_there(disk, &name)?;
-    disk.sync_dir(FOLDER).map_err(|e| Error::io(format!("sync {FOLDER}"), e))
+    sync_names(disk)
 }
 
 /// Removes what writers that were cut off left behind: `NNNNNNNNNN.seg.tmp` and nothing else.
@@ -82,7 +87,7 @@ pub fn remove_strays(disk: &dyn Disk) -> Result<u64> {
         }
     }
     if removed > 0 {
-        disk.sync_dir(FOLDER).map_err(|e| Error::io(format!("sync {FOLDER}"), e))?;
+        sync_names(disk)?;
     }
     Ok(removed)
 }

@@ -9,7 +9,8 @@
 //! piece. What stays in memory is the row table and 24 bytes per frame of the group at hand.
 //!
 //! A writer never replaces a sealed segment, never syncs half a file under its final name, and
-//! takes its temporary file away when it fails, so that a full disk gets its room back.
+//! takes its file away when it fails: a temporary one, so that a full disk gets its room back; a
+//! named one whose name could not be synced, so that nobody relies on it.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -30,7 +31,7 @@ use crate::words::options::Element;
 use crate::words::record::{Payload, Place, Record};
 
 use super::sink::{FrameWriter, Sink, count};
-use super::{FOLDER, NUMBER_MAX, TEMPORARY, file_name, remove_if_there};
+use super::{FOLDER, NUMBER_MAX, TEMPORARY, file_name, remove_if_there, sync_names};
 
 /// What goes into a segment.
 pub struct NewSegment<'a> {
@@ -96,13 +97,19 @@ pub fn write_segment(
     remove_if_there(disk, &temporary)?;
     let sealed = write_temporary(disk, &temporary, new, payloads).and_then(|sealed| {
         disk.rename(&temporary, &name).map_err(|e| Error::io(format!("rename {temporary}"), e))?;
-        disk.sync_dir(FOLDER).map_err(|e| Error::io(format!("sync {FOLDER}"), e))?;
         Ok(sealed)
     });
+    // Best effort from here on: the failure that is told is the first one.
     if sealed.is_err() {
-        // Best effort: the failure that is told is the first one.
         let _ = disk.remove(&temporary);
+        return sealed;
     }
+    sync_names(disk).inspect_err(|_| {
+        // The name shows, and no later sync need bring it to the disk. An open that applied this
+        // segment would let go of the log, and a power cut would take the only copy.
+        let _ = disk.remove(&name);
+        let _ = sync_names(disk);
+    })?;
     sealed
 }
 
