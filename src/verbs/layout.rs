@@ -159,19 +159,28 @@ fn read_store_file(disk: &dyn Disk) -> Result<[u8; 16]> {
         Error::corrupt(format!("{STORE_FILE}: {what}; restore it from a copy of this store"))
     };
     let text = std::str::from_utf8(&bytes).map_err(|_| damaged("is not text"))?;
-    let file: StoreFile = toml::from_str(text).map_err(|e| damaged(e.message()))?;
+    let table: toml::Table = toml::from_str(text).map_err(|e| damaged(e.message()))?;
+    let newer = |format: &str, required: &[String]| {
+        Error::new(
+            ErrorKind::Version,
+            format!(
+                "{STORE_FILE} names format {format:?} with features {required:?}, this build knows \
+                 {FORMAT:?}; use the build that wrote it. Nothing was written"
+            ),
+        )
+    };
+    // Before all else: what else a newer format has in this file, and how it is summed, is its own.
+    match table.get("format").and_then(toml::Value::as_str) {
+        Some(FORMAT) => {}
+        Some(other) => return Err(newer(other, &[])),
+        None => return Err(damaged("it names no format")),
+    }
+    let file: StoreFile = table.try_into().map_err(|e| damaged(e.message()))?;
     if file.crc != file.checksum() {
         return Err(damaged("its CRC differs"));
     }
-    if file.format != FORMAT || !file.required.is_empty() {
-        return Err(Error::new(
-            ErrorKind::Version,
-            format!(
-                "the store has format {:?} with features {:?}, this build knows {FORMAT:?}; \
-                 use the build that wrote it. Nothing was written",
-                file.format, file.required
-            ),
-        ));
+    if !file.required.is_empty() {
+        return Err(newer(&file.format, &file.required));
     }
     unhex(&file.id).ok_or_else(|| damaged("its id is not 32 hexadecimal digits"))
 }

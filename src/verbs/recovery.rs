@@ -158,8 +158,8 @@ pub fn recover_archive(
             (catalog, cold)
         }
     };
-    let is_listed = |number: &u64| cold.segments.contains_key(number);
-    if !read_only && !(superseded.is_empty() && segments.iter().all(is_listed)) {
+    let is_new = |number: &u64| !cold.segments.contains_key(number);
+    if !read_only && (!superseded.is_empty() || segments.iter().any(is_new)) {
         // Their writer may have died before it synced their names. From here on the log lets go of
         // what they hold, and what they supersede is removed.
         archive::sync_names(&**disk)?;

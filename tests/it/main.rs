@@ -4,6 +4,8 @@
 
 mod closing;
 mod crash;
+mod faults;
+mod flips;
 mod format;
 mod input;
 mod model;

@@ -15,8 +15,10 @@ pub enum Fault {
     Enospc,
     /// The first half of the bytes is written, then the call fails (`WriteZero`). Fits writes.
     ShortWrite,
-    /// The sync fails and the changes it should have made durable are dropped: reads go on showing
-    /// them, and no later sync brings them to the disk. Fits syncs of files and folders.
+    /// The sync fails. The writes of a file that it should have made durable are dropped: reads go on
+    /// showing them, and no later sync brings them to the disk. The names of a folder stay pending:
+    /// they are metadata, which file systems keep in a journal; one that cannot write its journal
+    /// turns read-only, and then nothing later succeeds either. Fits syncs of files and folders.
     SyncFails,
     /// Interrupted, and nothing done. Fits every mutating call.
     Eintr,

@@ -125,7 +125,6 @@ impl Recording {
             Op::Rename { from, to } => format!("rename {from} to {to}"),
             Op::Remove { name } => format!("remove {name}"),
             Op::SyncDir { folder } => format!("sync folder {folder:?}"),
-            Op::SyncDirLost { folder } => format!("failed sync of folder {folder:?}"),
             Op::Nothing => "a call that failed".to_owned(),
         }
     }

@@ -50,9 +50,6 @@ pub(super) enum Op {
     SyncDir {
         folder: Arc<str>,
     },
-    SyncDirLost {
-        folder: Arc<str>,
-    },
     /// A call that failed without effect; it keeps the numbering.
     Nothing,
 }
@@ -212,7 +209,6 @@ impl State {
                     });
                 }
             }
-            Op::SyncDirLost { folder } => self.pending.retain(|change| change.folder != *folder),
             Op::Nothing => {}
         }
     }

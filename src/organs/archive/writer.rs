@@ -105,8 +105,8 @@ pub fn write_segment(
         return sealed;
     }
     sync_names(disk).inspect_err(|_| {
-        // The name shows, and no later sync need bring it to the disk. An open that applied this
-        // segment would let go of the log, and a power cut would take the only copy.
+        // The name shows, and a power cut may take it. The next attempt writes another file of this
+        // number; nobody may have applied this one meanwhile.
         let _ = disk.remove(&name);
         let _ = sync_names(disk);
     })?;

@@ -271,15 +271,15 @@ fn closed() -> Error {
 
 /// An error of redb in the store's words.
 fn redb_error(health: &Health, error: impl Into<redb::Error>) -> Error {
+    let failure =
+        || health.failure.lock().as_ref().map(|(kind, message)| remembered(*kind, message));
     match error.into() {
         redb::Error::Io(e) => file_error(e),
-        redb::Error::PreviousIo | redb::Error::LockPoisoned(_) => {
-            match health.failure.lock().as_ref() {
-                Some((kind, message)) => remembered(*kind, message),
-                None => Error::corrupt(format!("{FILE}: redb stopped; reopen or rebuild it")),
-            }
-        }
-        redb::Error::DatabaseClosed => closed(),
+        redb::Error::PreviousIo | redb::Error::LockPoisoned(_) => failure().unwrap_or_else(|| {
+            Error::corrupt(format!("{FILE}: redb stopped; reopen or rebuild it"))
+        }),
+        // After a failure it was closed to be opened again, which failed as well.
+        redb::Error::DatabaseClosed => failure().unwrap_or_else(closed),
         redb::Error::ValueTooLarge(bytes) => {
             Error::invalid(format!("a row of {FILE} would have {bytes} bytes"))
         }
