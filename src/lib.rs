@@ -41,21 +41,24 @@ mod words;
 
 pub use bytes::promise::{Promise, PromiseStats};
 pub use controller::maintenance::CheckpointReport;
+pub use controller::pressure::{CompressReport, LevelReport, Outcome, Why};
 pub use face::batch::Batch;
 pub use face::builder::Builder;
 pub use face::collection::Collection;
-pub use face::stats::{DiskStats, Stats, TierStats, WrittenStats};
+pub use face::stats::{CompressorStats, DiskStats, Stats, TierStats, WrittenStats};
 pub use face::store::{CollectionInfo, Store};
 pub use pure::filter::Filter;
+pub use pure::policy::{Policy, Standing};
+pub use pure::score::{Score, Weights};
 pub use verbs::browse::{Scan, ScanPage};
-pub use verbs::search::{Hit, Hits, Query};
+pub use verbs::search::{CountAccess, Exactness, Hit, Hits, Query};
 pub use verbs::vacuum::VacuumReport;
 pub use verbs::verify::{Depth, Problem, VerifyReport};
 pub use words::clock::{Clock, SystemClock};
 pub use words::entry::{Draft, Entry, Patch, Receipt};
 pub use words::error::{Error, ErrorKind, Result};
 pub use words::id::{EntryId, Key, Lsn, Namespace, Timestamp};
-pub use words::options::{CollectionSpec, Durability, Element, Metric, Options};
+pub use words::options::{ArenaAccess, CollectionSpec, Durability, Element, Metric, Options};
 pub use words::tier::Tier;
 
 /// The program of the README, run as a test.

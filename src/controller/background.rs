@@ -1,4 +1,5 @@
-//! The one background thread: drains promises nobody waits for, and checkpoints.
+//! The one background thread: drains promises nobody waits for, checkpoints, compresses, and reads
+//! hot entries back into RAM after an open.
 //!
 //! It sleeps on a condition variable without a timeout, so an idle store wakes nobody and writes
 //! nothing. It starts with the first wish, not with the store. A panic in it poisons the store
@@ -10,6 +11,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::controller::engine::Engine;
+use crate::pure::policy::{Policy, TRIGGER_SHARE};
 use crate::words::error::Error;
 
 /// What the thread is asked to do.
@@ -19,7 +21,19 @@ pub struct Wishes {
     pub drain: bool,
     /// Make a checkpoint.
     pub checkpoint: bool,
+    /// Run the compressor.
+    pub compress: bool,
+    /// Read hot entries back into RAM.
+    pub refill: bool,
+    /// Save the columns.
+    pub columns: bool,
     stop: bool,
+}
+
+impl Wishes {
+    fn any(&self) -> bool {
+        self.drain || self.checkpoint || self.compress || self.refill || self.columns
+    }
 }
 
 /// Where wishes are left.
@@ -86,10 +100,10 @@ impl Background {
 
 fn run(engine: &Engine) {
     loop {
-        let (drain, checkpoint) = {
+        let wishes = {
             let mut wishes = engine.wake.wishes.lock();
             loop {
-                if wishes.drain || wishes.checkpoint {
+                if wishes.any() {
                     break;
                 }
                 if wishes.stop {
@@ -97,14 +111,30 @@ fn run(engine: &Engine) {
                 }
                 engine.wake.changed.wait(&mut wishes);
             }
-            (std::mem::take(&mut wishes.drain), std::mem::take(&mut wishes.checkpoint))
+            let stop = wishes.stop;
+            std::mem::replace(&mut *wishes, Wishes { stop, ..Wishes::default() })
         };
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            if drain {
+            if wishes.drain {
                 engine.drain();
             }
-            if checkpoint && let Err(error) = engine.checkpoint() {
+            if wishes.checkpoint
+                && let Err(error) = engine.checkpoint()
+            {
                 engine.note_checkpoint_error(error);
+            }
+            // A checkpoint may have asked for it as well: once is enough.
+            if wishes.compress
+                && engine.is_over(TRIGGER_SHARE)
+                && let Err(error) = engine.compress(Policy::Watermark)
+            {
+                engine.note_checkpoint_error(error);
+            }
+            if wishes.columns && !engine.poison.is_set() {
+                engine.save_columns();
+            }
+            if wishes.refill {
+                engine.refill();
             }
         }));
         if outcome.is_err() {

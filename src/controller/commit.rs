@@ -23,6 +23,7 @@ use crate::bytes::promise::{self, Promise, Ticket};
 use crate::controller::engine::Engine;
 use crate::controller::stage::{Logged, Step, stage};
 use crate::organs::wal::Wal;
+use crate::pure::policy::Policy;
 use crate::tiers::View;
 use crate::words::entry::Receipt;
 use crate::words::error::{Error, ErrorKind, Result};
@@ -312,6 +313,46 @@ impl Engine {
         Ok(())
     }
 
+    /// Above the hard cap a write compresses first. What no compression can move, as caches that went
+    /// on filling, keeps no write out.
+    fn wait_below_cap(&self) -> Result<()> {
+        if self.options.read_only || !self.is_capped() {
+            return Ok(());
+        }
+        let mut waited = Duration::ZERO;
+        if !self.options.background {
+            self.compress(Policy::Watermark)?;
+        }
+        while self.options.background && self.is_capped() && waited < self.options.full_wait_max {
+            let runs = self.runs.load(Ordering::Acquire);
+            self.wake.notify(|wish| wish.compress = true);
+            let step = Duration::from_millis(20);
+            self.room.wait(step);
+            waited += step;
+            self.poison.check()?;
+            if self.closed.load(Ordering::Acquire) {
+                return Err(Error::new(ErrorKind::Closed, "the store is closed"));
+            }
+            if self.runs.load(Ordering::Acquire) != runs {
+                break;
+            }
+        }
+        if self.is_over(1.0) {
+            return Err(self.last_checkpoint_error().unwrap_or_else(|| {
+                let counted = self.counted_bytes();
+                let budget = self.budget_bytes();
+                Error::new(
+                    ErrorKind::Full,
+                    format!(
+                        "{counted} bytes are counted against a budget of {budget}, and no entry can \
+                         go down any more; raise the budget, or unpin entries"
+                    ),
+                )
+            }));
+        }
+        Ok(())
+    }
+
     /// Blocks while the log's tables are over their share of the budget and a checkpoint is on its
     /// way to empty them. Fails with `Full` when that takes too long.
     fn wait_for_room(&self, bytes: u64) -> Result<()> {
@@ -322,7 +363,8 @@ impl Engine {
             let resident = view.hot_bytes() + self.queue.lock().bytes;
             // An empty table takes any request: a batch larger than the cap must go somewhere.
             if resident == 0 || resident + bytes <= cap {
-                return Ok(());
+                drop(view);
+                return self.wait_below_cap();
             }
             drop(view);
             if !self.options.background {

@@ -19,11 +19,15 @@ use crate::controller::commit::Queue;
 use crate::controller::poison::Poison;
 use crate::io::file::{memory_bytes, random_bytes};
 use crate::io::{Disk, File};
+use crate::organs::arena::{self, Block};
 use crate::organs::catalog::Catalog;
-use crate::organs::columns::Columns;
+use crate::organs::columns::{self, Columns};
 use crate::organs::wal::{Wal, WalOptions};
 use crate::tiers::View;
+use crate::tiers::cache::{Masks, Sketches};
+use crate::tiers::levels::{Levels, WarmBlock};
 use crate::tiers::mover::meta;
+use crate::tiers::probe::Stores;
 use crate::verbs::layout;
 use crate::verbs::recovery::{self, Recovered};
 use crate::words::clock::Clock;
@@ -52,12 +56,23 @@ pub struct Engine {
     /// Answers the readers while the catalog cannot be opened for writing.
     pub(crate) stand_in: Mutex<Option<Catalog>>,
     pub(crate) columns: Columns,
+    pub(crate) masks: Masks,
+    pub(crate) sketches: Sketches,
     pub(crate) poison: Poison,
     pub(crate) wake: Wake,
     pub(crate) room: Signal,
     pub(crate) closed: AtomicBool,
     pub(crate) log_bytes: AtomicU64,
+    /// A number that no arena block has had.
+    pub(crate) next_block: AtomicU64,
+    /// Runs of the compressor, passes that moved something, and entries they moved.
+    pub(crate) runs: AtomicU64,
+    pub(crate) passes: AtomicU64,
+    pub(crate) moves: AtomicU64,
     pub(crate) written: Written,
+    /// What catalog and log kept resident when somebody last looked: whoever counts while one of them
+    /// is at work does not wait for it.
+    last_seen: [AtomicU64; 2],
     budget_bytes: AtomicU64,
     background: Background,
     checkpoint_error: Mutex<Option<Error>>,
@@ -73,6 +88,8 @@ pub struct Engine {
 pub struct Written {
     /// Archive segments.
     pub archive: AtomicU64,
+    /// Arena blocks, and the set of hot ids.
+    pub arena: AtomicU64,
 }
 
 impl Engine {
@@ -89,7 +106,7 @@ impl Engine {
         // The log is replayed under the budget the caller gave, or the smallest: what a larger
         // budget allows is known only after its setting was read.
         let assumed = options.budget_bytes.unwrap_or(limits::BUDGET_BYTES_MIN * 8);
-        let Recovered { view, catalog, scan, warnings } = recovery::recover(
+        let Recovered { mut view, catalog, scan, mut warnings } = recovery::recover(
             &disk,
             store_id,
             options.read_only,
@@ -115,6 +132,8 @@ impl Engine {
             };
             Some(Wal::open(Arc::clone(&disk), store_id, scan, options)?)
         };
+        let (levels, next_block) = open_levels(&*disk, store_id, &options, &mut warnings)?;
+        view.levels = Arc::new(levels);
         let engine = Arc::new(Engine {
             disk,
             clock,
@@ -122,6 +141,10 @@ impl Engine {
             view: ArcSwap::from_pointee(view),
             publishing: Mutex::new(()),
             log_bytes: AtomicU64::new(log_bytes),
+            next_block: AtomicU64::new(next_block),
+            runs: AtomicU64::new(0),
+            passes: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
             maintenance: Mutex::new(()),
             wal: Mutex::new(wal),
             queue: Mutex::default(),
@@ -130,11 +153,14 @@ impl Engine {
             catalog: Mutex::new(Some(catalog)),
             stand_in: Mutex::new(None),
             columns,
+            masks: Masks::default(),
+            sketches: Sketches::default(),
             poison: Poison::default(),
             wake: Wake::default(),
             room: Signal::default(),
             closed: AtomicBool::new(false),
             written: Written::default(),
+            last_seen: Default::default(),
             budget_bytes: AtomicU64::new(budget),
             background: Background::default(),
             checkpoint_error: Mutex::new(None),
@@ -149,6 +175,9 @@ impl Engine {
                 .background
                 .start(&engine)
                 .map_err(|e| Error::io("start the background thread", e))?;
+            if !engine.view.load().levels.hot.is_empty() {
+                engine.wake.notify(|wish| wish.refill = true);
+            }
         }
         Ok(engine)
     }
@@ -191,7 +220,20 @@ impl Engine {
         check_budget(bytes)?;
         self.budget_bytes.store(bytes, Ordering::Release);
         self.checkpoint_if_due();
+        self.compress_if_due();
         Ok(())
+    }
+
+    /// The caches of searches, with their shares of the budget: sketches find everything and get
+    /// two fifths, masks a thirty-second.
+    pub fn stores(&self) -> Stores<'_> {
+        let budget = self.budget_bytes();
+        Stores {
+            masks: &self.masks,
+            mask_bytes_max: budget / 32,
+            sketches: &self.sketches,
+            sketch_bytes_max: budget / 5 * 2,
+        }
     }
 
     /// Bytes of redb's page cache.
@@ -221,18 +263,28 @@ impl Engine {
         Ok(())
     }
 
-    /// Bytes kept resident because of the data.
+    /// Bytes kept resident because of the data. Waits for nobody.
     pub fn counted_bytes(&self) -> u64 {
         let view = self.view.load();
-        let mut cache = self.catalog.lock().as_ref().map_or(0, Catalog::resident_bytes);
-        cache += self.stand_in.lock().as_ref().map_or(0, Catalog::resident_bytes);
-        let log = self.wal.lock().as_ref().map_or(0, |wal| wal.resident_bytes() as u64);
+        let [catalog, log] = &self.last_seen;
+        if let Some(slot) = self.catalog.try_lock() {
+            let stand_in = self.stand_in.lock().as_ref().map_or(0, Catalog::resident_bytes);
+            let bytes = slot.as_ref().map_or(0, Catalog::resident_bytes) + stand_in;
+            catalog.store(bytes, Ordering::Release);
+        }
+        if let Some(slot) = self.wal.try_lock() {
+            let bytes = slot.as_ref().map_or(0, |wal| wal.resident_bytes() as u64);
+            log.store(bytes, Ordering::Release);
+        }
         let queued = self.queue.lock().bytes;
         view.hot_bytes()
             + view.cold.resident_bytes()
+            + view.levels.bytes()
+            + self.masks.bytes()
+            + self.sketches.bytes()
             + self.columns.resident_bytes()
-            + cache
-            + log
+            + catalog.load(Ordering::Acquire)
+            + log.load(Ordering::Acquire)
             + queued
     }
 
@@ -281,6 +333,7 @@ impl Engine {
             if self.poison.is_set() {
                 outcome = self.poison.check();
             } else {
+                self.save_hot(&self.view.load());
                 outcome = self.columns.checkpoint().and(wal.close());
             }
         }
@@ -299,6 +352,42 @@ impl Engine {
         self.lock.lock().take();
         outcome
     }
+}
+
+/// The levels as the last owner left them: blocks that are whole, and which entries were hot. Level
+/// 0 is empty; it is filled again in the background. Also answers a number no block has had.
+fn open_levels(
+    disk: &dyn Disk,
+    store_id: [u8; 16],
+    options: &Options,
+    warnings: &mut Vec<String>,
+) -> Result<(Levels, u64)> {
+    let mut levels = Levels::default();
+    levels.hot = Arc::new(columns::hot::load(disk, store_id));
+    let numbers = arena::list(disk)?;
+    for number in &numbers {
+        match Block::open(disk, *number, store_id, options.arena_access) {
+            Ok(block) => {
+                if let Some(block) = WarmBlock::new(block) {
+                    levels.blocks.insert(*number, Arc::new(block));
+                }
+            }
+            // Its entries answer from the archive; the next pass packs them again. That holds for a
+            // layout of another build as well: whether the store is for this one, store.toml says.
+            Err(error) if [ErrorKind::Corrupt, ErrorKind::Version].contains(&error.kind()) => {
+                warnings.push(format!("left out of Level 1: {error}"));
+                if !options.read_only {
+                    arena::remove(disk, *number)?;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if !options.read_only {
+        arena::remove_strays(disk)?;
+        columns::hot::remove_stray(disk)?;
+    }
+    Ok((levels, numbers.last().map_or(1, |last| last.saturating_add(1))))
 }
 
 impl Engine {

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use crate::controller::commit::Request;
 use crate::controller::engine::Engine;
 use crate::controller::stage::Step;
+use crate::organs::columns;
 use crate::tiers::View;
 use crate::tiers::hot::MemTable;
 use crate::tiers::mover::{self, Ground, Moved, meta};
@@ -66,8 +67,16 @@ impl Engine {
         }
     }
 
-    /// Carries everything the log holds into the archive.
+    /// Carries everything the log holds into the archive, and sees to the budget afterwards: what was
+    /// the log's stays in RAM, as Level 0.
     pub fn checkpoint(&self) -> Result<CheckpointReport> {
+        let report = self.archive_all()?;
+        self.compress_if_due();
+        Ok(report)
+    }
+
+    /// Carries everything the log holds into the archive.
+    pub fn archive_all(&self) -> Result<CheckpointReport> {
         self.check_writable()?;
         let _one_at_a_time = self.maintenance.lock();
         self.revive_catalog()?;
@@ -81,11 +90,29 @@ impl Engine {
             report.bytes += moved.bytes;
             report.segment = moved.segment.or(report.segment);
         }
-        // Soft state: losing it costs rank only, so its failure fails no checkpoint.
+        self.save_columns();
+        Ok(report)
+    }
+
+    /// Saves the columns when what is new in them takes more than a sixty-fourth of the budget: a
+    /// process that only reads makes no checkpoint that would do it.
+    pub fn save_columns_if_due(&self) {
+        if ((self.columns.fresh_rows() * columns::MAP_ROW_BYTES) as u64) < self.budget_bytes() / 64
+        {
+            return;
+        }
+        if self.options.background {
+            self.wake.notify(|wish| wish.columns = true);
+        } else {
+            self.save_columns();
+        }
+    }
+
+    /// Saves the columns. Soft state: losing it costs rank only, so a failure is no error.
+    pub fn save_columns(&self) {
         if let Err(error) = self.columns.checkpoint() {
             self.warn(format!("access counts were not saved: {error}"));
         }
-        Ok(report)
     }
 
     /// The view to archive: with the table that is frozen already, or that this call freezes.
@@ -114,7 +141,14 @@ impl Engine {
         let (cold, moved) =
             self.with_ground(|ground| mover::archive(ground, view, self.uptime_ms()))?;
         let cold = Arc::new(cold);
-        self.publish(|view| View { frozen: None, cold: Arc::clone(&cold), ..view.clone() });
+        let table = view.frozen.clone();
+        self.publish(|view| {
+            let mut levels = (*view.levels).clone();
+            levels.take_over(table.as_deref());
+            levels.retain(|collection| view.collections.contains_key(&collection));
+            let (cold, levels) = (Arc::clone(&cold), Arc::new(levels));
+            View { frozen: None, cold, levels, ..view.clone() }
+        });
         self.written.archive.fetch_add(moved.bytes, Ordering::AcqRel);
         let applied = view.frozen.as_ref().map_or(view.lsn, |table| table.last());
         self.reclaim_log(applied)?;
@@ -186,10 +220,14 @@ impl Engine {
         let Shelves { catalog, cold, warnings } = shelves;
         let applied = Lsn(cold.catalog.meta(meta::APPLIED_LSN)?.unwrap_or(0));
         let cold = Arc::new(cold);
-        self.publish(|view| View {
-            frozen: view.frozen.clone().filter(|table| table.last() > applied),
-            cold: Arc::clone(&cold),
-            ..view.clone()
+        self.publish(|view| {
+            let (done, frozen) = match view.frozen.clone() {
+                Some(table) if table.last() <= applied => (Some(table), None),
+                frozen => (None, frozen),
+            };
+            let mut levels = (*view.levels).clone();
+            levels.take_over(done.as_deref());
+            View { frozen, cold: Arc::clone(&cold), levels: Arc::new(levels), ..view.clone() }
         });
         *slot = Some(catalog);
         drop(slot);
@@ -220,6 +258,8 @@ impl Engine {
             let (cold, step) = self.with_ground(|ground| vacuum::run(ground, &view, &plan))?;
             let cold = Arc::new(cold);
             self.publish(|view| View { cold: Arc::clone(&cold), ..view.clone() });
+            self.sketches.retain(|key| cold.segments.contains_key(&key.segment));
+            self.masks.retain(|(key, _)| cold.segments.contains_key(&key.segment));
             self.written.archive.fetch_add(step.bytes, Ordering::AcqRel);
             report.rows_moved += step.rows;
             // Only now: the catalog that names their replacement is on disk.

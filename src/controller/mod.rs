@@ -5,4 +5,5 @@ pub mod commit;
 pub mod engine;
 pub mod maintenance;
 pub mod poison;
+pub mod pressure;
 pub mod stage;

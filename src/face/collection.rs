@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use crate::bytes::promise::Promise;
+use crate::controller::pressure::Why;
 use crate::face::batch::Batch;
 use crate::face::store::Store;
 use crate::organs::columns::Access;
 use crate::pure::filter::Filter;
 use crate::tiers::assemble::{self, Want};
-use crate::tiers::probe::{Probe, Scope};
+use crate::tiers::probe::Scope;
 use crate::tiers::{Copy, View};
 use crate::verbs::browse::{self, Scan, ScanPage};
-use crate::verbs::search::{self, Hits, Query};
+use crate::verbs::search::{self, CountAccess, Hits, Query};
 use crate::words::entry::{Draft, Entry, Patch, Receipt};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Key, KeyPath, Lsn, Namespace, Timestamp};
@@ -177,6 +178,7 @@ impl Collection {
     fn count_access(&self, copy: &Copy) {
         if !self.store.engine().options.read_only {
             self.store.engine().columns.touch(copy.id(), self.now());
+            self.store.engine().save_columns_if_due();
         }
     }
 
@@ -185,7 +187,7 @@ impl Collection {
         self.def(view)?;
         let now = self.now();
         let copy = view.get(&self.path(key)?)?;
-        Ok(copy.filter(|copy| !Probe::new(copy, &|_| Access::default()).expired(now)))
+        Ok(copy.filter(|copy| !copy.expired(now)))
     }
 
     fn read(&self, view: &View, key: &[u8], want: Want, counts: bool) -> Result<Option<Entry>> {
@@ -194,7 +196,7 @@ impl Collection {
             self.count_access(&copy);
         }
         let def = self.def(view)?;
-        assemble::entry(&copy, &def, &|id| self.access(id), want).map(Some)
+        assemble::entry(view, &copy, &def, &|id| self.access(id), want).map(Some)
     }
 
     /// The entry under a key, whole and exact. Counts one access.
@@ -221,6 +223,20 @@ impl Collection {
         Ok(self.live(&*self.view()?, key.as_ref())?.is_some())
     }
 
+    /// Why an entry stands where it stands: score, rank, threshold, and what would move it. Counts no
+    /// access. `None` when there is no entry. Writes of the log that are not archived yet are
+    /// archived first, as only what is archived has a rank; a read-only store answers `None` for them.
+    ///
+    /// Cost: a pass over 128 bytes an entry of the store.
+    pub fn why(&self, key: impl AsRef<[u8]>) -> Result<Option<Why>> {
+        let engine = self.store.engine();
+        let Some(copy) = self.live(&*self.view()?, key.as_ref())? else { return Ok(None) };
+        if !engine.options.read_only && self.view()?.shadows(copy.id()) {
+            engine.archive_all()?;
+        }
+        engine.why(copy.id())
+    }
+
     /// A page of entries in the order of (namespace, key), or against it. Counts no access.
     pub fn scan(&self, scan: Scan) -> Result<ScanPage> {
         let view = self.view()?;
@@ -241,14 +257,40 @@ impl Collection {
         def: &'a CollectionDef,
         access: assemble::Accesses<'a>,
     ) -> Scope<'a> {
-        Scope { view, def, namespace: &self.namespace, now: self.now(), access }
+        let (namespace, now) = (&self.namespace, self.now());
+        Scope { view, def, namespace, now, access, stores: self.store.engine().stores() }
     }
 
     /// The entries nearest to a query, over all tiers, best first.
     pub fn search(&self, query: impl Into<Query>) -> Result<Hits> {
-        let view = self.view()?;
+        let (view, query) = (self.view()?, query.into());
         let def = self.def(&view)?;
-        search::run(&self.scope(&view, &def, &|id| self.access(id)), &query.into())
+        let hits = search::run(&self.scope(&view, &def, &|id| self.access(id)), &query)?;
+        self.remember(&query, &hits);
+        Ok(hits)
+    }
+
+    /// What a search teaches about its hits: soft state, in RAM.
+    fn remember(&self, query: &Query, hits: &Hits) {
+        let engine = self.store.engine();
+        if engine.options.read_only {
+            return;
+        }
+        let now = self.now();
+        let counted = match query.count_access {
+            CountAccess::None => 0,
+            CountAccess::Top1 => 1,
+            CountAccess::All => hits.len(),
+        };
+        for (nth, hit) in hits.iter().enumerate() {
+            if nth < counted {
+                engine.columns.touch(hit.entry.id, now);
+            }
+            if let Some(cosine) = hit.cosine {
+                engine.columns.resemble(hit.entry.id, cosine);
+            }
+        }
+        engine.save_columns_if_due();
     }
 
     /// Several searches as of one moment, in the order of the queries.
@@ -257,6 +299,12 @@ impl Collection {
         let def = self.def(&view)?;
         let access = |id| self.access(id);
         let scope = self.scope(&view, &def, &access);
-        queries.iter().map(|query| search::run(&scope, query)).collect()
+        let mut all = Vec::with_capacity(queries.len());
+        for query in queries {
+            let hits = search::run(&scope, query)?;
+            self.remember(query, &hits);
+            all.push(hits);
+        }
+        Ok(all)
     }
 }

@@ -1,10 +1,11 @@
 //! What a store can say about itself: sizes, counts, places. Plain data, gathered on demand.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::bytes::promise::PromiseStats;
 use crate::controller::engine::Engine;
-use crate::organs::archive;
+use crate::organs::{archive, arena};
+use crate::verbs::compress::census;
 use crate::words::error::Result;
 use crate::words::id::Lsn;
 use crate::words::tier::Tier;
@@ -42,6 +43,8 @@ pub struct Stats {
     pub disk: DiskStats,
     /// Bytes written since the store was opened, by kind of file.
     pub written: WrittenStats,
+    /// What the compressor did.
+    pub compressor: CompressorStats,
     /// How promises ended since the store was opened.
     pub promises: PromiseStats,
     /// LSN of the newest operation.
@@ -53,17 +56,20 @@ pub struct Stats {
 }
 
 /// One tier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TierStats {
     /// Which one.
     pub tier: Tier,
     /// Entries whose hottest copy it holds.
     pub entries: u64,
-    /// Entries it holds in RAM right now.
+    /// Entries it holds in memory right now.
     pub resident: u64,
-    /// Bytes of those copies: in RAM for Hot, on disk for Cold.
+    /// Bytes of those copies: in memory for Hot and Warm, whole blocks for Warm, on disk for Cold.
     pub bytes: u64,
+    /// Mean cosine of what it holds in memory to the exact vectors, over 64 entries spread over
+    /// it; 1 where it holds exact ones. `None` when it holds no vector.
+    pub fidelity: Option<f64>,
 }
 
 /// Bytes on disk.
@@ -76,6 +82,8 @@ pub struct DiskStats {
     pub archive: u64,
     /// The index.
     pub index: u64,
+    /// Level 1.
+    pub arena: u64,
     /// Soft state.
     pub columns: u64,
     /// All of them.
@@ -94,18 +102,41 @@ pub struct WrittenStats {
     pub archive: u64,
     /// The index.
     pub index: u64,
+    /// Arena blocks, and the set of hot ids.
+    pub arena: u64,
     /// Soft state.
     pub columns: u64,
 }
 
-/// Gathers it. Cost: one look-up per record that is not archived, one length per file.
+impl WrittenStats {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.log + self.zero_filling + self.archive + self.index + self.arena + self.columns
+    }
+}
+
+/// What the compressor did since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompressorStats {
+    /// Runs, those that found nothing to do included.
+    pub runs: u64,
+    /// Passes that moved something.
+    pub passes: u64,
+    /// Entries moved.
+    pub moves: u64,
+}
+
+/// Gathers it. Cost: a pass over 128 bytes an archived entry, one look-up per record that is not
+/// archived, one length per file, 64 vectors.
 pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
     let view = engine.view.load_full();
     let mut entries = 0;
     for id in view.collections.keys() {
         entries += view.entries(*id)?;
     }
-    let hot: u64 = view.collections.keys().map(|id| view.hot(*id).count() as u64).sum();
+    let logged: u64 = view.collections.keys().map(|id| view.hot(*id).count() as u64).sum();
     let archive_bytes = view.cold.segments.values().map(|s| s.segment.bytes()).sum();
     let size = |name: &str| -> u64 {
         engine.disk.open(name, crate::io::OpenMode::Read).and_then(|file| file.len()).unwrap_or(0)
@@ -118,11 +149,13 @@ pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
         log: folder("wal"),
         archive: folder(archive::FOLDER),
         index: 0,
+        arena: folder(arena::FOLDER),
         columns: engine.columns.file_bytes(),
         total: 0,
     };
     let mut written = WrittenStats {
         archive: engine.written.archive.load(Ordering::Acquire),
+        arena: engine.written.arena.load(Ordering::Acquire),
         columns: engine.columns.bytes_written(),
         ..WrittenStats::default()
     };
@@ -137,10 +170,19 @@ pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
         }
         view.cold.catalog.meta(crate::tiers::mover::meta::APPLIED_LSN)?.unwrap_or(0)
     };
-    disk.total = disk.log + disk.archive + disk.index + disk.columns;
+    disk.total = disk.log + disk.archive + disk.index + disk.arena + disk.columns;
     let counted_bytes = engine.counted_bytes();
     let budget_bytes = engine.budget_bytes();
-    let tier = |tier, entries, resident, bytes| TierStats { tier, entries, resident, bytes };
+    let census = census::take(&view)?;
+    let in_archive = census.hot + census.warm + census.cold;
+    let tier = |tier, entries, resident, bytes, fidelity| TierStats {
+        tier,
+        entries,
+        resident,
+        bytes,
+        fidelity,
+    };
+    let load = |counter: &AtomicU64| counter.load(Ordering::Acquire);
     Ok(Stats {
         budget_bytes,
         counted_bytes,
@@ -150,10 +192,21 @@ pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
         log_bytes: engine.log_bytes.load(Ordering::Acquire),
         archive_segments: view.cold.segments.len() as u64,
         tiers: [
-            tier(Tier::Hot, hot, hot, view.hot_bytes()),
-            tier(Tier::Warm, 0, 0, 0),
-            tier(Tier::Cold, entries.saturating_sub(hot), 0, archive_bytes),
+            tier(
+                Tier::Hot,
+                logged + census.hot,
+                logged + view.levels.resident_len() as u64,
+                view.hot_bytes() + view.levels.hot_bytes(),
+                (logged + census.hot > 0).then_some(1.0),
+            ),
+            tier(Tier::Warm, census.warm, census.warm, view.levels.warm_bytes(), census.fidelity),
+            tier(Tier::Cold, census.cold, 0, archive_bytes, (in_archive > 0).then_some(1.0)),
         ],
+        compressor: CompressorStats {
+            runs: load(&engine.runs),
+            passes: load(&engine.passes),
+            moves: load(&engine.moves),
+        },
         disk,
         written,
         promises: engine.counters.stats(),

@@ -9,11 +9,13 @@ use crate::bytes::promise::Promise;
 use crate::controller::commit::Request;
 use crate::controller::engine::{BUDGET_SETTING, Engine};
 use crate::controller::maintenance::CheckpointReport;
+use crate::controller::pressure::CompressReport;
 use crate::controller::stage::Step;
 use crate::face::batch::Batch;
 use crate::face::builder::Builder;
 use crate::face::collection::Collection;
 use crate::face::stats::{self, Stats};
+use crate::pure::policy::Policy;
 use crate::verbs::vacuum::VacuumReport;
 use crate::verbs::verify::{self, Depth, VerifyReport};
 use crate::words::entry::Receipt;
@@ -179,6 +181,35 @@ impl Store {
     /// itself; call it before a copy, or to have the next open replay nothing.
     pub fn checkpoint(&self) -> Result<CheckpointReport> {
         self.engine().checkpoint()
+    }
+
+    /// Moves entries down, the least important first, until no more than 60 % of the budget is counted;
+    /// what proved important goes up while there is room. Happens by itself above 80 %. Nothing is
+    /// deleted or changed: every entry stays exact in the archive. Reads and writes go on.
+    ///
+    /// Cost: one pass over 128 bytes an entry, and codes written for what enters Level 1.
+    pub fn compress(&self) -> Result<CompressReport> {
+        self.compress_with(Policy::default())
+    }
+
+    /// The same by another policy.
+    pub fn compress_with(&self, policy: Policy) -> Result<CompressReport> {
+        self.engine().compress(policy)
+    }
+
+    /// What [`Store::compress`] would do now. Changes nothing.
+    pub fn plan(&self) -> Result<CompressReport> {
+        self.plan_with(Policy::default())
+    }
+
+    /// What [`Store::compress_with`] would do now. Changes nothing.
+    pub fn plan_with(&self, policy: Policy) -> Result<CompressReport> {
+        self.engine().plan(policy)
+    }
+
+    /// Packs Level 1 anew from the archive: every block is written again, without dead rows.
+    pub fn recompress(&self) -> Result<CompressReport> {
+        self.engine().recompress()
     }
 
     /// Gives the bytes of removed and replaced entries back to the disk, and removes entries

@@ -7,8 +7,8 @@
 //! positioned, so handles are shared between threads without a cursor.
 //!
 //! A sync is `fdatasync`, which covers contents and length (on macOS the standard library asks for
-//! a full flush of the drive). Calls interrupted by a signal are repeated. Never memory maps, never
-//! changes permissions after creation, never deletes a folder.
+//! a full flush of the drive). Calls interrupted by a signal are repeated. Sealed files are mapped
+//! ([`super::map`]). Never changes permissions after creation, never deletes a folder.
 
 use std::ffi::OsStr;
 use std::io;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Disk, File, OpenMode, name};
+use super::{Bytes, Disk, File, OpenMode, name};
 
 /// A directory of the operating system.
 ///
@@ -162,6 +162,24 @@ impl Disk for FileDisk {
 }
 
 /// An open regular file.
+/// Whether only this machine can change the file: not on network and FUSE file systems, where a file
+/// may be cut under a map. Numbers of `statfs(2)`; elsewhere than on Linux nothing is told and
+/// files count as local.
+fn is_local(file: &std::fs::File) -> bool {
+    if cfg!(not(target_os = "linux")) {
+        return true;
+    }
+    const NFS: u32 = 0x6969;
+    const SMB: [u32; 3] = [0x517b, 0xff53_4d42, 0xfe53_4d42];
+    const FUSE: u32 = 0x6573_5546;
+    const PLAN9: u32 = 0x0102_1997;
+    const CEPH: u32 = 0x00c3_6400;
+    let Ok(stat) = rustix::fs::fstatfs(file) else { return false };
+    // The type has another width on every architecture; the numbers have 32 bits.
+    let kind = stat.f_type as u32;
+    kind != NFS && !SMB.contains(&kind) && ![FUSE, PLAN9, CEPH].contains(&kind)
+}
+
 #[derive(Debug)]
 struct OsFile {
     file: std::fs::File,
@@ -196,6 +214,16 @@ impl File for OsFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    fn map(&self) -> io::Result<Bytes> {
+        let len = usize::try_from(self.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        if len > 0 && is_local(&self.file) {
+            return Bytes::map(&self.file, len);
+        }
+        let mut bytes = vec![0; len];
+        self.read_exact_at(&mut bytes, 0)?;
+        Ok(Bytes::read(bytes))
     }
 
     fn try_lock(&self) -> io::Result<bool> {

@@ -20,6 +20,7 @@ use std::io;
 use std::sync::Arc;
 
 pub mod file;
+pub mod map;
 pub mod memory;
 mod name;
 #[cfg(any(test, feature = "sim"))]
@@ -28,6 +29,7 @@ pub mod sim;
 mod tests;
 
 pub use file::FileDisk;
+pub use map::Bytes;
 pub use memory::MemoryDisk;
 
 /// How a file is opened.
@@ -105,6 +107,14 @@ pub trait File: Send + Sync + std::fmt::Debug {
     /// `Unsupported`.
     fn try_lock(&self) -> io::Result<bool> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this disk has no locks"))
+    }
+
+    /// The bytes of a sealed file, which nobody writes any more: mapped where that is safe, else read.
+    fn map(&self) -> io::Result<Bytes> {
+        let mut bytes =
+            vec![0; usize::try_from(self.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?];
+        self.read_exact_at(&mut bytes, 0)?;
+        Ok(Bytes::read(bytes))
     }
 
     /// Fills the whole of `buf` from `offset`; a short file is `UnexpectedEof`.

@@ -2,4 +2,14 @@
 
 pub mod filter;
 pub mod kernel;
+pub mod policy;
+pub mod quant;
+pub mod score;
+mod simd;
+pub mod sketch;
 pub mod topk;
+
+#[cfg(test)]
+mod recall;
+
+pub use simd::{Level, Simd};

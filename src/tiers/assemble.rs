@@ -6,12 +6,11 @@
 use serde_json::{Map, Value};
 
 use crate::organs::columns::Access;
-use crate::tiers::Copy;
+use crate::tiers::{Copy, View};
 use crate::words::entry::Entry;
 use crate::words::error::{Error, Result};
 use crate::words::id::EntryId;
 use crate::words::record::CollectionDef;
-use crate::words::tier::Tier;
 
 /// What a caller wants of an entry besides its words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +25,14 @@ pub struct Want {
 pub type Accesses<'a> = &'a dyn Fn(EntryId) -> Access;
 
 /// Builds the entry.
-pub fn entry(copy: &Copy, def: &CollectionDef, access: Accesses<'_>, want: Want) -> Result<Entry> {
+pub fn entry(
+    view: &View,
+    copy: &Copy,
+    def: &CollectionDef,
+    access: Accesses<'_>,
+    want: Want,
+) -> Result<Entry> {
+    let tier = view.tier(def.id, copy);
     let mut entry = match copy {
         Copy::Hot(hot) => {
             let record = &hot.record;
@@ -49,7 +55,7 @@ pub fn entry(copy: &Copy, def: &CollectionDef, access: Accesses<'_>, want: Want)
                 expires: record.expires,
                 version: record.version,
                 model: def.spec.model.clone(),
-                tier: Tier::Hot,
+                tier,
             }
         }
         Copy::Cold(cold) => {
@@ -73,11 +79,11 @@ pub fn entry(copy: &Copy, def: &CollectionDef, access: Accesses<'_>, want: Want)
                 expires: row.expires,
                 version: row.version,
                 model: def.spec.model.clone(),
-                tier: Tier::Cold,
+                tier,
             }
         }
     };
-    let Access { count, last } = access(entry.id);
+    let Access { count, last, .. } = access(entry.id);
     entry.access_count = count;
     entry.last_access = last.unwrap_or(entry.updated);
     Ok(entry)

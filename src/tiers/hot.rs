@@ -203,7 +203,8 @@ fn path_of(
     KeyPath { collection: *collection, namespace: namespace.clone(), key: key.clone() }
 }
 
-fn bytes_of(record: &Record) -> u64 {
+/// Bytes a record keeps resident.
+pub fn bytes_of(record: &Record) -> u64 {
     let payload = match &record.payload {
         Payload::Inline(bytes) => bytes.len(),
         _ => 0,
@@ -212,5 +213,10 @@ fn bytes_of(record: &Record) -> u64 {
     let words = record.attributes.len()
         + 2 * (record.key.as_bytes().len() + record.namespace.as_str().len())
         + record.session.as_ref().map_or(0, |s| s.len());
-    SLOT_BYTES + (payload + vector + words) as u64
+    resident_bytes(payload + vector + words)
+}
+
+/// Bytes a record with so many bytes of payload, vector and words keeps resident.
+pub fn resident_bytes(variable: usize) -> u64 {
+    SLOT_BYTES + variable as u64
 }

@@ -1,10 +1,11 @@
 //! Floor 4, tiers: every copy an entry can be answered from, behind one reading face.
 //!
 //! A [`View`] is the whole store at one LSN: the records of the log that are not archived yet
-//! (`active`, and `frozen` while a checkpoint is on its way), the archive ([`cold::Cold`]), and
-//! the definitions. It is immutable; the writer publishes the next one by one atomic swap. A
-//! reader takes the current view and keeps it for the length of its call, so it sees every write
-//! up to its LSN wholly and none after, and waits for nobody.
+//! (`active`, and `frozen` while a checkpoint is on its way), the archive ([`cold::Cold`]), faster
+//! copies of archived entries ([`levels::Levels`]), and the definitions. It is immutable; the writer
+//! publishes the next one by one atomic swap. A reader takes the current view and keeps it for the
+//! length of its call, so it sees every write up to its LSN wholly and none after, and waits for
+//! nobody.
 //!
 //! The hottest copy answers: `active` before `frozen` before the archive.
 
@@ -15,17 +16,23 @@ use serde_json::Value;
 
 use crate::io::File;
 use crate::words::error::Result;
-use crate::words::id::{CollectionId, EntryId, KeyPath, Lsn};
+use crate::words::id::{CollectionId, EntryId, KeyPath, Lsn, Timestamp};
 use crate::words::record::{CollectionDef, Op};
+use crate::words::tier::Tier;
 
 pub mod assemble;
+pub mod cache;
 pub mod cold;
 pub mod hot;
+pub mod levels;
+
 pub mod mover;
+pub mod packer;
 pub mod probe;
 
 use cold::{Cold, ColdRow};
 use hot::{Hot, MemTable, Slot};
+use levels::Levels;
 
 /// The store at one LSN.
 #[derive(Clone, Debug)]
@@ -38,6 +45,8 @@ pub struct View {
     pub frozen: Option<Arc<MemTable>>,
     /// The archive as of the last checkpoint.
     pub cold: Arc<Cold>,
+    /// Faster copies of what is archived.
+    pub levels: Arc<Levels>,
     /// Definitions by number; dropped collections are absent.
     pub collections: OrdMap<CollectionId, Arc<CollectionDef>>,
     /// Numbers by name.
@@ -70,6 +79,15 @@ impl Copy {
             Copy::Hot(hot) => hot.record.id,
             Copy::Cold(cold) => cold.row.id,
         }
+    }
+
+    /// Whether its time has passed. Exactly at its time an entry is hidden.
+    pub fn expired(&self, now: Timestamp) -> bool {
+        let expires = match self {
+            Copy::Hot(hot) => hot.record.expires,
+            Copy::Cold(cold) => cold.row.expires,
+        };
+        expires.is_some_and(|expires| expires <= now)
     }
 }
 
@@ -145,7 +163,24 @@ impl View {
         match self.slot(id) {
             Some(Slot::Live(hot)) => Ok(Some(Copy::Hot(hot.clone()))),
             Some(Slot::Dead(_)) => Ok(None),
+            None => self.archived(id),
+        }
+    }
+
+    /// The hottest copy of an entry that is in the archive.
+    fn archived(&self, id: EntryId) -> Result<Option<Copy>> {
+        let Some((located, _)) = self.cold.locate(id)? else { return Ok(None) };
+        match self.levels.resident(id, located.version) {
+            Some(hot) => Ok(Some(Copy::Hot(hot.clone()))),
             None => Ok(self.cold.row(id)?.map(Copy::Cold)),
+        }
+    }
+
+    /// The level of a copy: the hottest one that holds its entry, or is meant to.
+    pub fn tier(&self, collection: CollectionId, copy: &Copy) -> Tier {
+        match copy {
+            Copy::Hot(_) => Tier::Hot,
+            Copy::Cold(cold) => self.levels.tier(collection, cold.row.id, cold.row.version),
         }
     }
 

@@ -18,14 +18,13 @@ use roaring::RoaringBitmap;
 
 use crate::bytes::codec::op::{decode_op, encode_op};
 use crate::io::Disk;
-use crate::organs::archive::{self, NewSegment, PayloadReader, Sealed, Segment};
+use crate::organs::archive::{self, NewSegment, PayloadReader, Sealed, Segment, Shape};
 use crate::organs::catalog::{Catalog, Located, NewEntry, Update};
 use crate::tiers::View;
 use crate::tiers::cold::{Cold, ColdSegment};
 use crate::tiers::hot::{MemTable, Slot};
 use crate::words::error::{Error, Result};
 use crate::words::id::{CollectionId, Lsn};
-use crate::words::options::Element;
 use crate::words::record::{CollectionDef, Op, Place, Record};
 
 /// Names of the catalog's numbers.
@@ -204,7 +203,7 @@ pub fn archive(ground: &Ground<'_>, view: &View, uptime_ms: u64) -> Result<(Cold
             next_id: view.next_id.0,
             next_collection: view.next_collection.0,
             rows: &live,
-            dims: &dims_of(&view.collections),
+            shapes: &shapes_of(&view.collections, &view.cold),
             ops: &ops,
             beside: view.cold.digest(|_| true),
             supersedes: &[],
@@ -307,14 +306,16 @@ pub fn apply_ledger(flip: &mut Flip<'_>, op: &Op) -> Result<()> {
     }
 }
 
-/// Dimension and element type by collection, as the archive asks for them.
-pub fn dims_of(
-    collections: &imbl::OrdMap<CollectionId, Arc<CollectionDef>>,
-) -> impl Fn(CollectionId) -> Option<(u32, Element)> + '_ {
+/// What a segment has to know of the vectors of a collection.
+pub fn shapes_of<'a>(
+    collections: &'a imbl::OrdMap<CollectionId, Arc<CollectionDef>>,
+    cold: &'a Cold,
+) -> impl Fn(CollectionId) -> Option<Shape> + 'a {
     |id| {
         let spec = &collections.get(&id)?.spec;
         // A collection without vectors has no dimension yet: its rows have none either.
-        Some((spec.dim.unwrap_or(0), spec.element))
+        let (dim, element, metric) = (spec.dim.unwrap_or(0), spec.element, spec.metric);
+        Some(Shape { dim, element, metric, mean: cold.sketch_mean(id) })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::bytes::codec::body::Body;
 use crate::organs::archive::BodyReader;
 use crate::pure::filter::{FieldValue, Fields, Filter, Reserved};
 use crate::tiers::assemble::{self, Accesses};
+use crate::tiers::cache::{Masks, Sketches};
 use crate::tiers::{Copy, View};
 use crate::words::error::Result;
 use crate::words::id::{Namespace, Timestamp};
@@ -30,6 +31,21 @@ pub struct Scope<'a> {
     pub now: Timestamp,
     /// Access counts.
     pub access: Accesses<'a>,
+    /// What sealed segments were asked before.
+    pub stores: Stores<'a>,
+}
+
+/// The caches a search goes by, each with its share of the budget.
+#[derive(Clone, Copy)]
+pub struct Stores<'a> {
+    /// Masks of filters.
+    pub masks: &'a Masks,
+    /// Bytes they may take.
+    pub mask_bytes_max: u64,
+    /// Sketches.
+    pub sketches: &'a Sketches,
+    /// Bytes they may take.
+    pub sketch_bytes_max: u64,
 }
 
 impl Scope<'_> {
@@ -43,17 +59,24 @@ impl Scope<'_> {
         filter: Option<&Filter>,
         bodies: Option<&mut BodyReader<'_>>,
     ) -> Result<bool> {
-        let mut probe = Probe::new(copy, self.access);
+        Ok(!copy.expired(self.now) && self.passes(copy, filter, bodies)?)
+    }
+
+    /// The same without asking whether its time has passed.
+    pub fn passes(
+        &self,
+        copy: &Copy,
+        filter: Option<&Filter>,
+        bodies: Option<&mut BodyReader<'_>>,
+    ) -> Result<bool> {
         let needs = filter.map(Filter::needs).unwrap_or_default();
+        // Nobody looks at it otherwise.
+        let tier = if needs.tier { self.view.tier(self.def.id, copy) } else { Tier::Hot };
+        let mut probe = Probe::new(copy, self.access, tier);
         let wants_body =
             needs.attributes || needs.key_or_ns_or_session || !self.namespace.is_root();
-        if let (true, Copy::Cold(cold), Some(bodies)) = (wants_body, copy, bodies)
-            && !probe.expired(self.now)
-        {
+        if let (true, Copy::Cold(cold), Some(bodies)) = (wants_body, copy, bodies) {
             let _ = probe.body.set(bodies.body(&cold.row)?);
-        }
-        if probe.expired(self.now) {
-            return Ok(false);
         }
         if !self.namespace.is_root() && !probe.is_under(self.namespace)? {
             return Ok(false);
@@ -66,23 +89,15 @@ impl Scope<'_> {
 pub struct Probe<'a> {
     copy: &'a Copy,
     access: Accesses<'a>,
+    tier: Tier,
     body: OnceCell<Body>,
     attributes: OnceCell<Map<String, Value>>,
 }
 
 impl<'a> Probe<'a> {
     /// Asks this copy.
-    pub fn new(copy: &'a Copy, access: Accesses<'a>) -> Probe<'a> {
-        Probe { copy, access, body: OnceCell::new(), attributes: OnceCell::new() }
-    }
-
-    /// Whether its time has passed. Exactly at its time an entry is hidden.
-    pub fn expired(&self, now: Timestamp) -> bool {
-        let expires = match self.copy {
-            Copy::Hot(hot) => hot.record.expires,
-            Copy::Cold(cold) => cold.row.expires,
-        };
-        expires.is_some_and(|expires| expires <= now)
+    pub fn new(copy: &'a Copy, access: Accesses<'a>, tier: Tier) -> Probe<'a> {
+        Probe { copy, access, tier, body: OnceCell::new(), attributes: OnceCell::new() }
     }
 
     fn load_body(&mut self) -> Result<()> {
@@ -137,7 +152,7 @@ impl Fields for Probe<'_> {
                     Reserved::Updated => FieldValue::Time(record.updated),
                     Reserved::LastAccess => FieldValue::Time(last_access(record.updated)),
                     Reserved::Expires => FieldValue::Time(record.expires?),
-                    Reserved::Tier => FieldValue::Tier(Tier::Hot),
+                    Reserved::Tier => FieldValue::Tier(self.tier),
                     Reserved::Pinned => FieldValue::Flag(record.pinned),
                 })
             }
@@ -152,7 +167,7 @@ impl Fields for Probe<'_> {
                     Reserved::Updated => FieldValue::Time(row.updated),
                     Reserved::LastAccess => FieldValue::Time(last_access(row.updated)),
                     Reserved::Expires => FieldValue::Time(row.expires?),
-                    Reserved::Tier => FieldValue::Tier(Tier::Cold),
+                    Reserved::Tier => FieldValue::Tier(self.tier),
                     Reserved::Pinned => FieldValue::Flag(row.pinned),
                 })
             }

@@ -187,7 +187,7 @@ pub fn scan(scope: &Scope<'_>, scan: &Scan) -> Result<ScanPage> {
                 page.cursor = page.entries.last().map(encode_cursor);
                 return Ok(page);
             }
-            let entry = assemble::entry(&copy, scope.def, scope.access, scan.want)?;
+            let entry = assemble::entry(scope.view, &copy, scope.def, scope.access, scan.want)?;
             bytes += entry.payload.len() + entry.vector.as_ref().map_or(0, |v| v.len() * 4) + 256;
             page.entries.push(entry);
         }

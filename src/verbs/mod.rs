@@ -1,6 +1,7 @@
 //! Floor 5, verbs: what is done with the tiers as a whole. Verbs do not know each other.
 
 pub mod browse;
+pub mod compress;
 pub mod layout;
 pub mod recovery;
 pub mod search;

@@ -474,6 +474,7 @@ fn view_of(cold: Cold) -> Result<View> {
         next_id: EntryId(number(meta::NEXT_ID)?.unwrap_or(1)),
         next_collection: CollectionId(u32::try_from(next_collection).unwrap_or(u32::MAX)),
         cold: Arc::clone(&cold),
+        levels: Arc::default(),
         alive: Arc::new(()),
     };
     for (_, bytes) in snapshot.collections()? {

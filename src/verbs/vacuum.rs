@@ -191,7 +191,7 @@ pub fn run(ground: &Ground<'_>, view: &View, victims: &[Arc<ColdSegment>]) -> Re
             next_id: view.next_id.0,
             next_collection: view.next_collection.0,
             rows: &rows,
-            dims: &mover::dims_of(&collections),
+            shapes: &mover::shapes_of(&collections, cold),
             ops: &ops,
             beside: cold.digest(|number| supersedes.iter().all(|(gone, _)| *gone != number)),
             supersedes: &supersedes,

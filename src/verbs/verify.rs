@@ -8,11 +8,14 @@
 //!
 //! Never: writes, repairs, or stops at the first problem.
 
+use crate::bytes::codec::codes;
 use crate::io::Disk;
-use crate::organs::{archive, wal};
+use crate::organs::{archive, arena, wal};
+use crate::pure::quant::{self, Bits};
 use crate::tiers::View;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{EntryId, KeyPath};
+use crate::words::options::ArenaAccess;
 
 /// How far [`crate::Store::verify`] looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,11 +97,55 @@ pub fn run(disk: &dyn Disk, store_id: [u8; 16], view: &View, depth: Depth) -> Re
             Err(error) => report.add(&file, &error),
         }
     }
+    for block in view.levels.blocks.values() {
+        report.files += 1;
+        report.bytes += block.block.bytes();
+        if let Err(error) = check_block(disk, store_id, view, &block.block, depth) {
+            report.add(&arena::file_name(block.block.number()), &error);
+        }
+    }
     if depth == Depth::Deep {
         report.files += 1;
         check_catalog(view, &mut report);
     }
     Ok(report)
+}
+
+/// What is on disk under a block's name is whole, and its codes are those of the archive.
+fn check_block(
+    disk: &dyn Disk,
+    store_id: [u8; 16],
+    view: &View,
+    block: &arena::Block,
+    depth: Depth,
+) -> Result<()> {
+    let file = arena::Block::open(disk, block.number(), store_id, ArenaAccess::Read)?;
+    if depth == Depth::Fast {
+        return Ok(());
+    }
+    let (mut wide, mut narrow) = (Vec::new(), Vec::new());
+    for row in 0..file.rows() {
+        let codes = file.row(row)?;
+        let Some((id, version)) = file.id_version(row) else { continue };
+        // Rows of an older version are dead; they go when the block is packed.
+        let Some(cold) = view.cold.row(id)?.filter(|cold| cold.row.version == version) else {
+            continue;
+        };
+        cold.segment.segment.code(cold.place.group, cold.place.row, &mut wide)?;
+        let eight = codes::layout(file.dim())
+            .ok_or_else(|| Error::internal(format!("block {} has no layout", file.number())))?;
+        let expected = if file.bits() == 4 {
+            narrow.resize(eight.with_bits(Bits::Four).row_bytes(), 0);
+            quant::narrow(eight, &wide, &mut narrow);
+            &narrow
+        } else {
+            &wide
+        };
+        if codes != expected.as_slice() {
+            return Err(Error::corrupt(format!("the codes of entry {id} are not the archive's")));
+        }
+    }
+    Ok(())
 }
 
 fn check_log(disk: &dyn Disk, store_id: [u8; 16], view: &View, report: &mut VerifyReport) {

@@ -53,6 +53,23 @@ impl Metric {
     }
 }
 
+/// How the blocks of Level 1 are brought into memory.
+///
+/// ```
+/// use pmll::{ArenaAccess, Options};
+/// let options = Options { arena_access: ArenaAccess::Read, ..Options::default() };
+/// # let _ = options;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ArenaAccess {
+    /// Mapped: shared with the page cache. On network and FUSE file systems, where another machine
+    /// could cut a file under the map, the blocks are read all the same.
+    #[default]
+    Map,
+    /// Read into memory of the process.
+    Read,
+}
+
 /// How the exact values of a collection's vectors are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Element {
@@ -150,6 +167,8 @@ pub struct Options {
     /// Whether a background thread checkpoints and drains promises nobody waits for. Without it
     /// the writing thread does both; results are the same. Default true.
     pub background: bool,
+    /// How Level 1 is read. Default `Map`.
+    pub arena_access: ArenaAccess,
     /// How long a write may wait for room before it fails with `Full`. Default 10 s.
     pub full_wait_max: Duration,
 }
@@ -162,6 +181,7 @@ impl Default for Options {
             budget_bytes: None,
             durability: Durability::Sync,
             background: true,
+            arena_access: ArenaAccess::Map,
             full_wait_max: Duration::from_secs(10),
         }
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use pmll::io::MemoryDisk;
 use pmll::io::sim::{Fault, SimDisk};
 use pmll::{
-    Depth, Draft, EntryId, ErrorKind, Options, Query, Scan, Store, Timestamp, VacuumReport,
+    CountAccess, Depth, Draft, EntryId, ErrorKind, Options, Query, Scan, Store, Timestamp,
+    VacuumReport,
 };
 
 use crate::support::disks::GateDisk;
@@ -224,7 +225,7 @@ fn a_writer_that_waits_too_long_for_room_is_told_why() {
 }
 
 #[test]
-fn gets_and_touches_count_and_nothing_else_does() {
+fn gets_and_touches_count_and_searches_as_asked() {
     let (disk, clock) = (MemoryDisk::new(), ManualClock::new());
     let mut store = open(&disk, &clock);
     let count = |store: &Store, key: &str| {
@@ -244,15 +245,18 @@ fn gets_and_touches_count_and_nothing_else_does() {
     notes.contains("b").unwrap();
     notes.scan(Scan::new()).unwrap();
     notes.count(None).unwrap();
-    notes.search(vec![1.0]).unwrap();
+    notes.search(Query::vector([1.0]).count_access(CountAccess::None)).unwrap();
     notes.put("a", Draft::text("one again")).unwrap();
     let minute = Timestamp(START.0 + 60_000_000);
     assert_eq!(count(&store, "a"), (5, minute), "a replaced entry keeps its count");
     assert_eq!(count(&store, "b"), (1, minute));
+    notes.search(vec![1.0]).unwrap();
+    assert_eq!((count(&store, "a").0, count(&store, "b").0), (5, 2), "the best hit");
+    notes.search(Query::vector([1.0]).count_access(CountAccess::All)).unwrap();
     drop(notes);
     store.close().unwrap();
     store = open(&disk, &clock);
-    assert_eq!((count(&store, "a"), count(&store, "b")), ((5, minute), (1, minute)));
+    assert_eq!((count(&store, "a"), count(&store, "b")), ((5, minute), (3, minute)));
     let notes = store.collection("notes").unwrap();
     notes.delete("b").unwrap();
     notes.put("b", Draft::text("another entry")).unwrap();

@@ -13,16 +13,16 @@
 //!
 //! `cargo test` takes a part of the bytes of every file; all of them with `PMLL_FLIPS=all`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use pmll::io::sim::SimDisk;
-use pmll::{Depth, Draft, Error, ErrorKind, Scan, Store};
+use pmll::{Collection, Depth, Draft, Error, ErrorKind, Exactness, Query, Scan, Store};
 
-use crate::crash::model::{Act, State, difference};
+use crate::crash::model::{Act, Shelf, State, difference};
 use crate::crash::oracle::{item, observe};
 use crate::crash::script::{HandClock, START, open, perform, script};
 
@@ -71,6 +71,25 @@ impl Patient {
         }
         assert!(state.shelves.len() == 2 && state.lsn == before.lsn + 1);
         Patient { disk: disk.fork_now(), state, before }
+    }
+
+    /// Searches, by exact vectors and by codes, find every entry that has a vector.
+    fn search(&self, collection: &Collection, shelf: &Shelf, dim: u32) -> Result<(), Wrong> {
+        let vector: Vec<f32> = (0..dim).map(|i| 1.0 - i as f32 * 0.3).collect();
+        let wanted = shelf.best(&vector);
+        let query = || Query::vector(vector.clone()).k(1000);
+        let exact = collection.search(query()).map_err(Wrong::Refused)?;
+        let ids: Vec<u64> = exact.iter().map(|hit| hit.entry.id.0).collect();
+        if ids != wanted.iter().map(|(id, _)| *id).collect::<Vec<_>>() {
+            return Err(Wrong::Answer(format!("a search finds {ids:?}, not {wanted:?}")));
+        }
+        let by_codes = collection.search(query().exactness(Exactness::Codes));
+        let by_codes = by_codes.map_err(Wrong::Refused)?;
+        let found: BTreeSet<u64> = by_codes.iter().map(|hit| hit.entry.id.0).collect();
+        if found != ids.iter().copied().collect() {
+            return Err(Wrong::Answer(format!("codes find {found:?}, not {wanted:?}")));
+        }
+        Ok(())
     }
 
     /// Damages a copy and asks it everything.
@@ -127,6 +146,13 @@ impl Patient {
                     }
                 }
             }
+            if let Some(dim) = shelf.spec.dim {
+                match self.search(&collection, shelf, dim) {
+                    Ok(()) => {}
+                    Err(Wrong::Refused(error)) => refusal(file, &error)?,
+                    Err(Wrong::Answer(why)) => return Err(format!("{name}: {why}")),
+                }
+            }
             // Counting and paging end in an answer or an error, too.
             let page = collection.scan(Scan::new().limit(3).reverse(true));
             page.map(drop).or_else(|e| refusal(file, &e))?;
@@ -138,6 +164,12 @@ impl Patient {
         keep_working(store)?;
         Ok(if problems.is_empty() { Answer::Right } else { Answer::Named })
     }
+}
+
+/// What is not a right answer.
+enum Wrong {
+    Refused(Error),
+    Answer(String),
 }
 
 /// A write and a clean end: they succeed, or say why not.
@@ -200,7 +232,7 @@ fn damage_is_healed_or_named() {
         let len = (used + 2 * SECTOR_BYTES).min(bytes.len() as u64);
         cases.extend(damages(len, every).into_iter().map(|damage| (name.as_str(), damage)));
     }
-    for kind in ["archive/", "wal/", "index.redb", "store.toml"] {
+    for kind in ["archive/", "arena/", "columns/", "wal/", "index.redb", "store.toml"] {
         assert!(names.iter().any(|name| name.starts_with(kind)), "no {kind} in {names:?}");
     }
     let next = AtomicUsize::new(0);

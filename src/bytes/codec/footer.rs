@@ -14,12 +14,14 @@
 //! by a number that was not looked at. It is the only part of a segment that stays in RAM.
 
 use crate::bytes::codec::body::TABLE_ENTRY_BYTES;
+use crate::bytes::codec::codes;
 use crate::bytes::codec::cursor::{Put, Reader};
 use crate::bytes::codec::row::ROW_BYTES;
 use crate::bytes::codec::segment::{ALIGN, Damage, HEADER_BYTES, Section, SectionKind};
+use crate::pure::sketch::SketchLayout;
 use crate::words::id::{CollectionId, EntryId, Lsn};
 use crate::words::limits;
-use crate::words::options::Element;
+use crate::words::options::{Element, Metric};
 
 const GROUP_FIXED_BYTES: usize = 4 + 4 + 1 + 4 + 4 + 4 * 8 + 1;
 const SECTION_BYTES: usize = 1 + 8 + 8 + 4 + 4;
@@ -263,6 +265,7 @@ fn check_group(group: &Group) -> Result<(), Damage> {
             SectionKind::Rows => ROW_BYTES,
             SectionKind::BodyTable | SectionKind::PayloadTable => TABLE_ENTRY_BYTES,
             SectionKind::Vectors => group.stride(),
+            SectionKind::Codes => codes::stride(group.dim),
             _ => continue,
         };
         let items = u64::from(section.items);
@@ -273,6 +276,8 @@ fn check_group(group: &Group) -> Result<(), Damage> {
     let items = |kind| group.section(kind).map_or(0, |s| s.items);
     if items(SectionKind::Rows) != group.rows
         || items(SectionKind::Vectors) != group.vectors
+        || items(SectionKind::Codes) != group.vectors
+        || !sketches_fit(group)
         || items(SectionKind::Bodies) != items(SectionKind::BodyTable)
         || items(SectionKind::Bodies) == 0
         || items(SectionKind::Payloads) != items(SectionKind::PayloadTable)
@@ -280,6 +285,17 @@ fn check_group(group: &Group) -> Result<(), Damage> {
         return wrong("its sections do not hold what it says");
     }
     Ok(())
+}
+
+/// Whether the sketches are as long as those of so many vectors are, with norms or without.
+fn sketches_fit(group: &Group) -> bool {
+    let Some(section) = group.section(SectionKind::Sketches) else { return group.vectors == 0 };
+    let fits = |metric| {
+        let layout = SketchLayout::new(group.dim as usize, metric);
+        layout.map(|layout| codes::sketches_bytes(layout, group.vectors as usize))
+            == Some(section.len)
+    };
+    section.items == group.vectors && (fits(Metric::Cosine) || fits(Metric::Dot))
 }
 
 fn encode_section(section: &Section, out: &mut Vec<u8>) {
@@ -354,6 +370,7 @@ mod tests {
 
     fn footer() -> Footer {
         let section = |kind, offset, len, items| Section { kind, offset, len, items, crc: 9 };
+        let signs = SketchLayout::new(4, Metric::Dot).unwrap();
         Footer {
             store_id: [3; 16],
             number: 7,
@@ -362,7 +379,7 @@ mod tests {
             next_collection: 3,
             beside: 8,
             supersedes: vec![(5, 6), (6, 7)],
-            ops: Some(section(SectionKind::Ops, 704, 40, 2)),
+            ops: Some(section(SectionKind::Ops, 1984, 40, 2)),
             groups: vec![Group {
                 collection: CollectionId(2),
                 dim: 4,
@@ -378,13 +395,14 @@ mod tests {
                     section(SectionKind::Bodies, 128, 60, 1),
                     section(SectionKind::BodyTable, 192, 24, 1),
                     section(SectionKind::Rows, 256, 384, 3),
-                    section(SectionKind::Codes, 640, 10, 2),
+                    section(SectionKind::Codes, 640, 2 * codes::stride(4) as u64, 2),
+                    section(SectionKind::Sketches, 704, codes::sketches_bytes(signs, 2), 2),
                 ],
             }],
         }
     }
 
-    const END: u64 = 744;
+    const END: u64 = 2048;
 
     #[test]
     fn a_footer_comes_back() {

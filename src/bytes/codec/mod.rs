@@ -1,6 +1,8 @@
 //! Byte forms: what stands in files, decided by explicit encoders, read by decoders that take bytes.
 
+pub mod block;
 pub mod body;
+pub mod codes;
 pub mod cursor;
 pub mod footer;
 #[cfg(test)]

@@ -103,9 +103,9 @@ pub enum SectionKind {
     PayloadTable = 6,
     /// Operations that are not rows; belongs to no group.
     Ops = 7,
-    /// Reserved: int8 codes of the vectors, fixed stride. Passed over by this build.
+    /// 8-bit codes of the vectors, fixed stride, in row order.
     Codes = 8,
-    /// Reserved: sign sketches of the vectors, fixed stride. Passed over by this build.
+    /// Sign sketches of the vectors.
     Sketches = 9,
 }
 

@@ -5,7 +5,7 @@
 //! collection:
 //!
 //! ```text
-//! exact vectors (fixed stride) | body frames | payload frames | their tables | rows (128 bytes)
+//! exact vectors | codes | sketches (fixed strides) | body frames | payload frames | their tables | rows (128 bytes)
 //! ```
 //!
 //! so that a search reads vectors alone, a filter rows and bodies, an answer one small frame of
@@ -25,9 +25,12 @@ use std::io;
 use crate::io::Disk;
 use crate::words::error::{Error, Result};
 
+pub mod codes;
 pub mod frames;
 pub mod segment;
 mod sink;
+pub mod sketches;
+mod stand_ins;
 pub mod vectors;
 pub mod verify;
 pub mod writer;
@@ -38,7 +41,7 @@ mod tests;
 pub use crate::bytes::codec::row::Row;
 pub use frames::BodyReader;
 pub use segment::Segment;
-pub use writer::{NewSegment, PayloadReader, Sealed, write_segment};
+pub use writer::{NewSegment, PayloadReader, Sealed, Shape, write_segment};
 
 /// The folder of the segments.
 pub const FOLDER: &str = "archive";

@@ -7,7 +7,7 @@ use crate::bytes::codec::segment::SectionKind;
 use crate::io::{Disk, File, MemoryDisk, OpenMode};
 use crate::words::error::ErrorKind;
 use crate::words::id::{CollectionId, EntryId, Key, Lsn, Namespace, Timestamp};
-use crate::words::options::Element;
+use crate::words::options::{Element, Metric};
 use crate::words::record::{Payload, PayloadPlace, Place, Record};
 
 const STORE: [u8; 16] = [7; 16];
@@ -100,10 +100,11 @@ fn ops() -> Vec<(Lsn, Vec<u8>)> {
     vec![(Lsn(4), b"first".to_vec()), (Lsn(3), Vec::new()), (Lsn(9), vec![0; 40])]
 }
 
-fn dims(collection: CollectionId) -> Option<(u32, Element)> {
+fn shapes(collection: CollectionId) -> Option<Shape> {
+    let (metric, mean) = (Metric::Cosine, None);
     match collection.0 {
-        1 => Some((3, Element::F32)),
-        4 => Some((5, Element::F16)),
+        1 => Some(Shape { dim: 3, element: Element::F32, metric, mean }),
+        4 => Some(Shape { dim: 5, element: Element::F16, metric: Metric::Dot, mean }),
         _ => None,
     }
 }
@@ -117,7 +118,7 @@ fn write(disk: &MemoryDisk, number: u64, records: &[Record]) -> Result<Sealed> {
         next_id: 90,
         next_collection: 6,
         rows: &rows,
-        dims: &dims,
+        shapes: &shapes,
         ops: &ops(),
         beside: 0,
         supersedes: &[(1, 0xdead_beef), (2, 5)],
@@ -254,7 +255,7 @@ fn many_rows_use_many_frames_and_blocks() {
         next_id: 2000,
         next_collection: 2,
         rows: &rows,
-        dims: &dims,
+        shapes: &shapes,
         ops: &[],
         beside: 0,
         supersedes: &[],
@@ -399,7 +400,7 @@ fn a_failed_write_leaves_nothing() {
             next_id: 90,
             next_collection: 6,
             rows,
-            dims: &dims,
+            shapes: &shapes,
             ops: &[],
             beside: 0,
             supersedes: &[],
@@ -430,7 +431,7 @@ fn an_empty_segment_is_a_segment() {
         next_id: 1,
         next_collection: 1,
         rows: &[],
-        dims: &dims,
+        shapes: &shapes,
         ops: &[],
         beside: 0,
         supersedes: &[],

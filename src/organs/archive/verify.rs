@@ -107,6 +107,9 @@ impl Segment {
                 problems.note(verify_body(&mut reader, &row));
                 problems.note(self.verify_payload(&mut reader, number, &row, &mut scratch));
                 problems.note(self.vector(number, &row).map(|_| ()));
+                if let Some(index) = row.vector_index {
+                    problems.note(self.code(number, index, &mut scratch));
+                }
                 last = Some(row);
             }
             from += count;

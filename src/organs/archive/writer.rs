@@ -12,6 +12,8 @@
 //! takes its file away when it fails: a temporary one, so that a full disk gets its room back; a
 //! named one whose name could not be synced, so that nobody relies on it.
 
+use std::sync::Arc;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use half::vec::HalfFloatVecExt;
@@ -27,10 +29,11 @@ use crate::pure::kernel;
 use crate::words::error::{Error, Result};
 use crate::words::id::{CollectionId, Lsn};
 use crate::words::limits;
-use crate::words::options::Element;
+use crate::words::options::{Element, Metric};
 use crate::words::record::{Payload, Place, Record};
 
 use super::sink::{FrameWriter, Sink, count};
+use super::stand_ins;
 use super::{FOLDER, NUMBER_MAX, TEMPORARY, file_name, remove_if_there, sync_names};
 
 /// What goes into a segment.
@@ -47,14 +50,27 @@ pub struct NewSegment<'a> {
     pub next_collection: u32,
     /// The entries, strictly ascending by (collection, id).
     pub rows: &'a [&'a Record],
-    /// Dimension and element type of a collection that has vectors.
-    pub dims: &'a dyn Fn(CollectionId) -> Option<(u32, Element)>,
+    /// What is known of a collection that has vectors.
+    pub shapes: &'a dyn Fn(CollectionId) -> Option<Shape>,
     /// Encoded operations that are not rows, in the order they shall be read back.
     pub ops: &'a [(Lsn, Vec<u8>)],
     /// [`digest`](crate::bytes::codec::footer::digest) of the segments that count beside this one.
     pub beside: u32,
     /// Segments this one replaces: number and [`Sealed::crc`].
     pub supersedes: &'a [(u64, u32)],
+}
+
+/// What a segment has to know of the vectors of a collection.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Values of a vector.
+    pub dim: u32,
+    /// How exact values are stored.
+    pub element: Element,
+    /// How vectors are compared: dot product and distance need norms beside the sketches.
+    pub metric: Metric,
+    /// The mean that earlier segments took away before the signs; `None` lets this one find its own.
+    pub mean: Option<Arc<[f32]>>,
 }
 
 /// Where payloads that are not in RAM come from.
@@ -216,13 +232,14 @@ fn write_group(
     let (with, without): (Vec<_>, Vec<_>) = rows.iter().partition(|r| r.vector.is_some());
     let vectors = with.len();
     let records: Vec<&Record> = with.into_iter().chain(without).collect();
-    let (dim, element) = match (new.dims)(collection) {
-        Some((dim, element)) if vectors > 0 => (dim, element),
+    let shape = match (new.shapes)(collection) {
+        Some(shape) if vectors > 0 => shape,
         None if vectors > 0 => {
             return Err(Error::internal(format!("collection {} has no dimension", collection.0)));
         }
-        _ => (0, Element::F32),
+        _ => Shape { dim: 0, element: Element::F32, metric: Metric::Cosine, mean: None },
     };
+    let (dim, element) = (shape.dim, shape.element);
     let mut table: Vec<Row> = records.iter().zip(0..).map(|(r, n)| fixed_part(r, n)).collect();
     let mut sections = Vec::new();
 
@@ -239,6 +256,9 @@ fn write_group(
             sink.write(&bytes)?;
         }
         sections.push(sink.end(SectionKind::Vectors, vectors)?);
+        let with = records.get(..vectors).unwrap_or_default();
+        sections.push(stand_ins::write_codes(sink, seed, number, dim, with)?);
+        sections.push(stand_ins::write_sketches(sink, seed, number, &shape, with)?);
     }
 
     sink.begin()?;

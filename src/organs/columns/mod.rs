@@ -1,4 +1,5 @@
-//! Columns: the soft state of entries, kept by id. Today: how often and when last accessed.
+//! Columns: the soft state of entries, kept by id: how often and when last accessed, and how near
+//! to a query.
 //!
 //! It is soft: losing it costs rank, never data. So a touch goes to RAM only, a checkpoint writes
 //! what came since the last one, and damage is answered by dropping the damaged piece with a
@@ -31,6 +32,7 @@ use crate::organs::columns::sealed::{FOLDER, Sealed};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{EntryId, Timestamp};
 
+pub mod hot;
 pub mod row;
 pub mod sealed;
 #[cfg(test)]
@@ -43,15 +45,17 @@ const DELTA_ROWS_MAX: usize = 65_536;
 /// Delta files that may stand beside each other before one replaces them.
 const DELTA_FILES_MAX: usize = 8;
 /// Estimate of a row in the ordered map, with its share of the nodes.
-const MAP_ROW_BYTES: usize = 56;
+pub const MAP_ROW_BYTES: usize = 56;
 
 /// What is known about the accesses of an entry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Access {
     /// How many were counted.
     pub count: u64,
     /// The last one; `None` when there was none.
     pub last: Option<Timestamp>,
+    /// Greatest cosine to a query that scored the entry, in [0, 1].
+    pub semantic: f32,
 }
 
 /// The columns of one store. All methods take `&self`.
@@ -147,12 +151,21 @@ impl Columns {
 
     /// Counts one access. RAM only; never fails.
     pub fn touch(&self, id: EntryId, now: Timestamp) {
-        self.add(Row { id, last: now, count: 1, removed: false });
+        self.add(Row { id, last: now, count: 1, semantic: 0, removed: false });
+    }
+
+    /// Remembers how near an entry was to a query; only the greatest cosine counts. RAM only.
+    pub fn resemble(&self, id: EntryId, cosine: f32) {
+        // In range, and NaN becomes 0.
+        let semantic = (cosine.clamp(0.0, 1.0) * f32::from(u16::MAX)) as u16;
+        if semantic > 0 {
+            self.add(Row { id, last: Timestamp(i64::MIN), count: 0, semantic, removed: false });
+        }
     }
 
     /// Forgets an entry that was removed; its row goes with the next snapshot.
     pub fn remove(&self, id: EntryId) {
-        self.add(Row { id, last: Timestamp(0), count: 0, removed: true });
+        self.add(Row { id, last: Timestamp(0), count: 0, semantic: 0, removed: true });
     }
 
     fn add(&self, row: Row) {
@@ -179,9 +192,11 @@ impl Columns {
         });
         let sum = std::iter::once(older).chain(newer).flatten().reduce(Row::then);
         match sum {
-            Some(row) if !row.removed && row.count > 0 => {
-                Access { count: u64::from(row.count), last: Some(row.last) }
-            }
+            Some(row) if !row.removed => Access {
+                count: u64::from(row.count),
+                last: (row.count > 0).then_some(row.last),
+                semantic: f32::from(row.semantic) / f32::from(u16::MAX),
+            },
             _ => Access::default(),
         }
     }
@@ -231,6 +246,13 @@ impl Columns {
         drop(state);
         remove_files(self.disk.as_ref(), &left_over);
         Ok(bytes)
+    }
+
+    /// Entries touched since the last checkpoint, which makes them durable and lets most of their RAM
+    /// go.
+    #[must_use]
+    pub fn fresh_rows(&self) -> usize {
+        self.state.lock().fresh.len()
     }
 
     /// RAM that grows with the number of entries and touches.

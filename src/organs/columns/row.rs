@@ -1,7 +1,8 @@
 //! One row of the columns, and how rows of the same id add up.
 //!
 //! Rows are increments: a file that is lost takes its own accesses with it and nothing else. The
-//! latest access wins, counts add, a removal ends the id for good, as ids are never used again.
+//! latest access wins, counts add, the greatest cosine stays, a removal ends the id for good, as ids
+//! are never used again.
 //!
 //! Never: reads a clock or a file.
 
@@ -16,6 +17,8 @@ pub struct Row {
     pub last: Timestamp,
     /// How many; stays at its maximum.
     pub count: u32,
+    /// Greatest cosine to a query that scored the entry, in units of 1/65,535; 0 when none did.
+    pub semantic: u16,
     /// Whether the entry is gone.
     pub removed: bool,
 }
@@ -25,11 +28,12 @@ impl Row {
     #[must_use]
     pub fn then(self, later: Row) -> Row {
         if self.removed || later.removed {
-            return Row { removed: true, count: 0, last: Timestamp(0), ..self };
+            return Row { removed: true, count: 0, semantic: 0, last: Timestamp(0), ..self };
         }
         Row {
             last: self.last.max(later.last),
             count: self.count.saturating_add(later.count),
+            semantic: self.semantic.max(later.semantic),
             ..self
         }
     }

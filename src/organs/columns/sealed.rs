@@ -5,7 +5,8 @@
 //! index        the first id of every block, u64 each
 //! tail         40 bytes: magic, number u64, covers u64, rows u64, blocks u32, CRC u32 over index
 //!              and tail
-//! row          id u64, last access i64 (microseconds), count u32, flags u32 (bit 0: removed)
+//! row          id u64, last access i64 (microseconds), count u32, flags u16 (bit 0: removed),
+//!              semantic u16 (greatest cosine, in units of 1/65,535)
 //! ```
 //!
 //! Everything is little-endian. A block's CRC also covers the file's number and the block's, so
@@ -36,7 +37,7 @@ pub const BLOCK_ROWS: usize = (BLOCK_BYTES - 16) / ROW_BYTES;
 const COUNT_AT: usize = BLOCK_ROWS * ROW_BYTES;
 const CRC_AT: usize = BLOCK_BYTES - 4;
 const TAIL_BYTES: usize = 40;
-const REMOVED: u32 = 1;
+const REMOVED: u16 = 1;
 /// Blocks gathered before a write, so that a large file is written in a few calls.
 const WRITE_BYTES: usize = 64 * BLOCK_BYTES;
 
@@ -151,7 +152,8 @@ fn put_row(out: &mut Vec<u8>, row: &Row) {
     out.put_u64(row.id.0);
     out.put_i64(row.last.0);
     out.put_u32(row.count);
-    out.put_u32(if row.removed { REMOVED } else { 0 });
+    out.put_u16(if row.removed { REMOVED } else { 0 });
+    out.put_u16(row.semantic);
 }
 
 /// Fills the block that ends `out` up to its size and closes it; `blocks` counts it already.
@@ -310,7 +312,8 @@ impl Sealed {
                 id: EntryId(reader.u64()?),
                 last: Timestamp(reader.i64()?),
                 count: reader.u32()?,
-                removed: reader.u32()? & REMOVED != 0,
+                removed: reader.u16()? & REMOVED != 0,
+                semantic: reader.u16()?,
             })
         };
         read().map_err(|_| self.damaged(block))

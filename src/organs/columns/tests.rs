@@ -89,6 +89,7 @@ fn a_large_snapshot_is_found_in_block_by_block() {
         id: EntryId(n * 3),
         last: Timestamp(n as i64),
         count: 1 + n as u32,
+        semantic: 0,
         removed: false,
     });
     disk.create_dir("columns").unwrap();
@@ -97,7 +98,7 @@ fn a_large_snapshot_is_found_in_block_by_block() {
     let columns = open(&disk);
     assert!(columns.resident_bytes() < 1024);
     for n in 0..10_000u64 {
-        let wanted = Access { count: 1 + n, last: Some(Timestamp(n as i64)) };
+        let wanted = Access { count: 1 + n, last: Some(Timestamp(n as i64)), semantic: 0.0 };
         assert_eq!(columns.get(EntryId(n * 3)), wanted);
         assert_eq!(columns.get(EntryId(n * 3 + 1)), Access::default());
     }
@@ -107,7 +108,8 @@ fn a_large_snapshot_is_found_in_block_by_block() {
 #[test]
 fn left_over_files_of_a_crash_count_for_nothing_and_go() {
     let disk = disk();
-    let row = |id, count| Row { id: EntryId(id), last: Timestamp(1), count, removed: false };
+    let row =
+        |id, count| Row { id: EntryId(id), last: Timestamp(1), count, semantic: 0, removed: false };
     disk.create_dir("columns").unwrap();
     let write = |number, covers, rows: Vec<Row>| {
         sealed::write(disk.as_ref(), number, covers, rows.into_iter()).unwrap();
@@ -139,7 +141,13 @@ fn a_flipped_bit_costs_counts_and_nothing_else() {
     let disk = disk();
     disk.create_dir("columns").unwrap();
     let rows = |count| {
-        (0..180u64).map(move |n| Row { id: EntryId(n), last: Timestamp(5), count, removed: false })
+        (0..180u64).map(move |n| Row {
+            id: EntryId(n),
+            last: Timestamp(5),
+            count,
+            semantic: 0,
+            removed: false,
+        })
     };
     sealed::write(disk.as_ref(), 1, 0, rows(1)).unwrap();
     sealed::write(disk.as_ref(), 2, 2, rows(10)).unwrap();
@@ -171,7 +179,8 @@ fn a_flipped_bit_costs_counts_and_nothing_else() {
 
 #[test]
 fn counts_saturate_and_stay_removed() {
-    let row = |count, removed| Row { id: EntryId(1), last: Timestamp(9), count, removed };
+    let row =
+        |count, removed| Row { id: EntryId(1), last: Timestamp(9), count, semantic: 0, removed };
     assert_eq!(row(u32::MAX, false).then(row(5, false)).count, u32::MAX);
     assert!(row(0, true).then(row(5, false)).removed);
     assert!(row(5, false).then(row(0, true)).removed);

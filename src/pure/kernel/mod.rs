@@ -1,22 +1,79 @@
 //! Kernels: how near two vectors are. Higher is nearer, for every metric, and never NaN.
 //!
 //! A query is prepared once ([`PreparedQuery`]) and scored against many vectors ([`score`]), whose
-//! norms the caller keeps beside them. The common case is one f32 sum of `scalar`. A result
+//! norms the caller keeps beside them. The common case is one f32 sum, whose order `scalar`
+//! specifies: every instruction set gives the same bits. A result
 //! that f32 could not hold (a sum that overflowed, norms so large or small that their
 //! squares leave the range) is computed again in f64 and brought back to the nearest finite f32:
 //! slow, rare, and still an order.
 //!
 //! Nothing here checks lengths or finiteness: `put` and `search` did, at the door.
 
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod scalar;
 
-pub use scalar::{dot, norm, squared_distance};
-
+use crate::pure::{Level, Simd};
 use crate::words::options::Metric;
 
 /// Norms in this range keep cosine in plain f32: products of two vectors stay below 1e30, and what
 /// vanishes below 1e-38 is no part of a norm product of at least 1e-24.
 const PLAIN_NORMS: std::ops::RangeInclusive<f32> = 1e-12..=1e15;
+
+/// Dot product. Slices of different length count up to the shorter one. May overflow to an
+/// infinity, or to NaN where infinities of both signs meet.
+#[must_use]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    dot_with(Simd::best(), a, b)
+}
+
+/// Squared Euclidean distance; lengths and overflow as in [`dot`].
+#[must_use]
+pub fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+    squared_distance_with(Simd::best(), a, b)
+}
+
+/// Euclidean norm, rounded to f32: 0 exactly for a vector of zeros, never NaN for finite values,
+/// at most `f32::MAX`.
+#[must_use]
+pub fn norm(a: &[f32]) -> f32 {
+    let square = dot(a, a);
+    // Inside this range no product that matters was lost below 1e-38 or beyond 1e38.
+    if (1e-24..=1e30).contains(&square) {
+        return square.sqrt();
+    }
+    scalar::saturate(scalar::dot_wide(a, a).sqrt())
+}
+
+#[inline]
+fn dot_with(simd: Simd, a: &[f32], b: &[f32]) -> f32 {
+    match simd.level() {
+        Level::Scalar => scalar::dot(a, b),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a `Simd` of this level exists only where AVX2 was found.
+        Level::Avx2 => unsafe { avx2::dot(a, b) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a `Simd` of this level exists only where AVX-512 was found.
+        Level::Avx512 => unsafe { avx512::dot(a, b) },
+    }
+}
+
+#[inline]
+fn squared_distance_with(simd: Simd, a: &[f32], b: &[f32]) -> f32 {
+    match simd.level() {
+        Level::Scalar => scalar::squared_distance(a, b),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `dot_with`.
+        Level::Avx2 => unsafe { avx2::squared_distance(a, b) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `dot_with`.
+        Level::Avx512 => unsafe { avx512::squared_distance(a, b) },
+    }
+}
 
 /// A query vector with what every comparison needs of it.
 #[derive(Clone, Debug)]
@@ -26,6 +83,11 @@ pub struct PreparedQuery {
 }
 
 impl PreparedQuery {
+    /// Its length.
+    pub fn norm(&self) -> f32 {
+        self.norm
+    }
+
     /// Takes a copy of the vector, whose values must be finite, and computes its norm.
     #[must_use]
     pub fn new(vector: &[f32]) -> PreparedQuery {
@@ -136,6 +198,34 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_bits_of_the_specification() {
+        let value = |i: usize| ((i * 7919 + 13) % 1009) as f32 / 173.0 - 2.9;
+        for dim in (0..=130).chain([384, 768, 1024]) {
+            let a: Vec<f32> = (0..dim).map(value).collect();
+            let b: Vec<f32> = (0..dim).map(|i| value(i * 31 + 5)).collect();
+            for simd in Simd::all() {
+                let dot = dot_with(simd, &a, &b);
+                assert_eq!(dot.to_bits(), scalar::dot(&a, &b).to_bits(), "{dim} {simd:?}");
+                let far = squared_distance_with(simd, &a, &b);
+                assert_eq!(far.to_bits(), scalar::squared_distance(&a, &b).to_bits());
+                // One longer, one shorter.
+                assert_eq!(dot_with(simd, &a, &b[..dim / 2]), scalar::dot(&a[..dim / 2], &b));
+            }
+        }
+    }
+
+    #[test]
+    fn norm_holds_at_the_ends_of_the_range() {
+        assert_eq!(norm(&[]), 0.0);
+        assert_eq!(norm(&[0.0, -0.0]), 0.0);
+        let tiny = f32::from_bits(1);
+        assert_eq!(norm(&[tiny]), tiny);
+        assert_eq!(norm(&[-3e-20, 4e-20]), 5e-20);
+        assert_eq!(norm(&[3e20, 4e20]), 5e20);
+        assert_eq!(norm(&[f32::MAX; 65_536]), f32::MAX);
     }
 
     #[test]

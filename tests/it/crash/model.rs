@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pmll::{CollectionSpec, Draft, Metric, Patch, Timestamp};
+use pmll::{CollectionSpec, Draft, Metric, Patch, Policy, Timestamp};
 use serde_json::{Map, Value};
 
 /// One thing a script does.
@@ -42,6 +42,10 @@ pub(crate) enum Act {
     Sync,
     /// Archives the log.
     Checkpoint,
+    /// Runs the compressor.
+    Compress(Policy),
+    /// Packs Level 1 anew.
+    Recompress,
     /// Gives dead bytes back, and buries these expired entries.
     Vacuum(Vec<Spot>),
     /// Time passes.
@@ -144,6 +148,7 @@ impl Model {
             }
             Act::Vacuum(buried) => buried.iter().for_each(|spot| self.bury(*spot)),
             Act::Touch(_) | Act::Sync | Act::Checkpoint => {}
+            Act::Compress(_) | Act::Recompress => {}
             Act::Wait(_) | Act::Reopen | Act::Kill => {}
         }
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use pmll::io::sim::SimDisk;
 use pmll::{
     Batch, Clock, Collection, CollectionSpec, Draft, Durability, Element, Error, Metric, Namespace,
-    Options, Patch, Receipt, Store, Timestamp,
+    Options, Patch, Policy, Receipt, Store, Timestamp,
 };
 use serde_json::json;
 
@@ -98,11 +98,11 @@ fn person(number: u64) -> Draft {
     Draft::bytes(noise(number, 40)).vector(vector(number, 4)).attr("age", number)
 }
 
-/// The workload: about sixty acts.
+/// The workload: about eighty acts.
 pub(crate) fn script() -> Vec<Act> {
     use Act::{
-        Batch, Buffer, Checkpoint, Define, Delete, Drop, Kill, Pin, Put, Reopen, Set, Sync, Touch,
-        Update, Vacuum, Wait,
+        Batch, Buffer, Checkpoint, Compress, Define, Delete, Drop, Kill, Pin, Put, Recompress,
+        Reopen, Set, Sync, Touch, Update, Vacuum, Wait,
     };
     let n = |key| Spot("notes", "", key);
     let u = |key| Spot("notes", "user/7", key);
@@ -133,6 +133,15 @@ pub(crate) fn script() -> Vec<Act> {
         Update(n("n3"), Patch::default().attr("conv", serde_json::Value::Null).payload("short")),
         Touch(n("n3")),
         Checkpoint,
+        // Down: what ranks low has its codes packed, or leaves memory.
+        Compress(Policy::Paper),
+        Touch(n("x1")),
+        Touch(n("x1")),
+        Touch(n("b1")),
+        // Up again, and others down.
+        Compress(Policy::Paper),
+        Update(n("n1"), seen(2)),
+        Recompress,
         Put(n("large"), Draft::bytes(noise(8, 70 << 10)).vector(vector(8, 8))),
         Update(n("large"), seen(2)),
         Batch(Some(2), vec![Delete(p("p1")), Put(p("p2"), person(2)), Put(p("p3"), person(3))]),
@@ -150,6 +159,16 @@ pub(crate) fn script() -> Vec<Act> {
         Buffer(n("b3"), note(11)),
         Kill,
         Put(n("n5"), note(12)),
+        // More than the budget's trigger: a run by itself, then back again.
+        Set("budget_bytes", json!(2 << 20)),
+        Batch(None, (0..9).map(|i| Put(n(HEAVY[i]), heavy(i as u64))).collect()),
+        Checkpoint,
+        Set("budget_bytes", json!(1 << 20)),
+        Compress(Policy::Watermark),
+        Recompress,
+        Batch(None, (0..9).map(|i| Delete(n(HEAVY[i]))).collect()),
+        Set("budget_bytes", serde_json::Value::Null),
+        Compress(Policy::Paper),
         Batch(None, (20..32).map(|i| Put(n(KEYS[i - 20]), note(i as u64))).collect()),
         Delete(n("b1")),
         Checkpoint,
@@ -168,6 +187,13 @@ pub(crate) fn script() -> Vec<Act> {
 
 const KEYS: [&str; 12] =
     ["k00", "k01", "k02", "k03", "k04", "k05", "k06", "k07", "k08", "k09", "k10", "k11"];
+
+const HEAVY: [&str; 9] = ["h0", "h1", "h2", "h3", "h4", "h5", "h6", "h7", "h8"];
+
+/// As much as may stand in RAM at all.
+fn heavy(number: u64) -> Draft {
+    Draft::bytes(noise(number, 60 << 10)).vector(vector(number, 8))
+}
 
 fn seen(times: u64) -> Patch {
     Patch::default().attr("seen", times)
@@ -294,6 +320,8 @@ pub(crate) fn perform(store: &Store, act: &Act) -> Result<Vec<Receipt>, Error> {
         Act::Sync => store.sync()?,
         Act::Checkpoint => store.checkpoint().map(|_| ())?,
         Act::Vacuum(_) => store.vacuum().map(|_| ())?,
+        Act::Compress(policy) => store.compress_with(*policy).map(|_| ())?,
+        Act::Recompress => store.recompress().map(|_| ())?,
         Act::Put(..) | Act::Update(..) | Act::Delete(_) => {
             return store.write(stage(store, Batch::new(), act)?);
         }

@@ -440,6 +440,7 @@ fn changes(state: &State, act: &Act) -> bool {
         Act::Drop(name) => state.shelves.contains_key(*name),
         Act::Vacuum(buried) => buried.iter().any(item),
         Act::Sync => true,
+        Act::Compress(_) | Act::Recompress => false,
         Act::Touch(_) | Act::Checkpoint | Act::Wait(_) | Act::Reopen | Act::Kill => false,
     }
 }

@@ -9,8 +9,8 @@ use std::ffi::{OsStr, OsString};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    cmd_collections, cmd_delete, cmd_doctor, cmd_eval, cmd_export, cmd_get, cmd_import, cmd_list,
-    cmd_put, cmd_search, cmd_store, demo,
+    cmd_collections, cmd_compress, cmd_delete, cmd_doctor, cmd_eval, cmd_export, cmd_get,
+    cmd_import, cmd_list, cmd_put, cmd_search, cmd_store, demo,
 };
 
 const ABOUT: &str = "Put, find, import, export and check memories kept by pmll in a directory";
@@ -87,6 +87,8 @@ pub enum Command {
     Eval(cmd_eval::EvalArgs),
     Config(cmd_collections::ConfigArgs),
     Checkpoint(cmd_store::CheckpointArgs),
+    Compress(cmd_compress::CompressArgs),
+    Why(cmd_compress::WhyArgs),
     Vacuum(cmd_store::VacuumArgs),
     Verify(cmd_store::VerifyArgs),
     Stats(cmd_store::StatsArgs),

@@ -1,7 +1,7 @@
 //! `search`: the entries nearest to a text or a vector.
 
 use clap::Args;
-use pmll::{Collection, Query};
+use pmll::{Collection, Exactness, Query};
 use pmll_cli::embed;
 use pmll_cli::npy::vector_argument;
 use serde_json::{Value, json};
@@ -36,6 +36,22 @@ pub struct SearchArgs {
     /// Least score of an answer
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     min_score: Option<f32>,
+    /// How sure to be: `codes` ranks by codes alone, a share such as 0.95 or 0.99 reads some exact
+    /// vectors, `exact` reads all
+    #[arg(long, value_name = "CODES|SHARE|EXACT", default_value = "0.99", value_parser = exactness)]
+    exactness: Exactness,
+}
+
+/// `codes`, `exact`, or a recall in (0, 1].
+fn exactness(text: &str) -> Result<Exactness, String> {
+    match text {
+        "codes" => Ok(Exactness::Codes),
+        "exact" => Ok(Exactness::Exact),
+        share => match share.parse::<f32>() {
+            Ok(recall) if recall > 0.0 && recall <= 1.0 => Ok(Exactness::Target(recall)),
+            _ => Err("takes codes, exact, or a share above 0 up to 1".to_owned()),
+        },
+    }
 }
 
 pub fn run(args: &SearchArgs, context: &Context) -> Outcome {
@@ -49,7 +65,7 @@ pub fn run(args: &SearchArgs, context: &Context) -> Outcome {
     if embedder.is_some() {
         must_be_hashed(&collection)?;
     }
-    let mut query = Query::vector(vector).k(args.k);
+    let mut query = Query::vector(vector).k(args.k).exactness(args.exactness);
     if let Some(filter) = filter {
         query = query.filter(filter);
     }
@@ -63,6 +79,7 @@ pub fn run(args: &SearchArgs, context: &Context) -> Outcome {
             let mut object = serde_json::Map::new();
             object.insert("score".into(), render::number(hit.score));
             object.insert("exact".into(), hit.exact.into());
+            object.insert("bits".into(), hit.bits.into());
             object.extend(render::entry(&hit.entry, true));
             Value::Object(object)
         })

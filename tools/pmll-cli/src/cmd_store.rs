@@ -220,7 +220,7 @@ pub fn verify(args: &VerifyArgs, context: &Context) -> Outcome {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pmll stats memory
-  pmll stats memory --json | jq .disk.total")]
+  pmll stats memory --json | jq .disk_bytes.total")]
 pub struct StatsArgs {
     /// Directory of the store
     #[arg(value_name = "DIR")]
@@ -242,6 +242,7 @@ fn stats_json(stats: &Stats) -> Value {
                 "entries": t.entries,
                 "resident": t.resident,
                 "bytes": t.bytes,
+                "fidelity": t.fidelity,
             })
         })
         .collect();
@@ -254,10 +255,11 @@ fn stats_json(stats: &Stats) -> Value {
         "log_bytes": stats.log_bytes,
         "archive_segments": stats.archive_segments,
         "tiers": tiers,
-        "disk": {
+        "disk_bytes": {
             "log": stats.disk.log,
             "archive": stats.disk.archive,
             "index": stats.disk.index,
+            "arena": stats.disk.arena,
             "columns": stats.disk.columns,
             "total": stats.disk.total,
         },
@@ -266,7 +268,14 @@ fn stats_json(stats: &Stats) -> Value {
             "zero_filling": stats.written.zero_filling,
             "archive": stats.written.archive,
             "index": stats.written.index,
+            "arena": stats.written.arena,
             "columns": stats.written.columns,
+        },
+        "bytes_written": stats.written.total(),
+        "compressor": {
+            "runs": stats.compressor.runs,
+            "passes": stats.compressor.passes,
+            "moves": stats.compressor.moves,
         },
         "promises": {
             "pending": stats.promises.pending,
@@ -296,19 +305,21 @@ fn stats_text(stats: &Stats) -> String {
         ),
     ];
     for tier in &stats.tiers {
-        let text = format!("{} entries, {}", tier.entries, size(tier.bytes));
+        let fidelity = tier.fidelity.map_or(String::new(), |f| format!(", fidelity {f:.4}"));
+        let text = format!("{} entries, {}{fidelity}", tier.entries, size(tier.bytes));
         rows.push(row(&tier.tier.to_string(), text));
     }
     let disk = &stats.disk;
     rows.push(row(
         "disk",
         format!(
-            "{} (log {}, archive {} in {} segments, index {}, columns {})",
+            "{} (log {}, archive {} in {} segments, index {}, arena {}, columns {})",
             size(disk.total),
             size(disk.log),
             size(disk.archive),
             stats.archive_segments,
             size(disk.index),
+            size(disk.arena),
             size(disk.columns)
         ),
     ));

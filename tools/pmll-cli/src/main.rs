@@ -6,6 +6,7 @@
 
 mod cli;
 mod cmd_collections;
+mod cmd_compress;
 mod cmd_delete;
 mod cmd_doctor;
 mod cmd_eval;
@@ -68,6 +69,8 @@ fn run(command: Command, context: &Context) -> Outcome {
         Command::Eval(args) => cmd_eval::run(&args, context),
         Command::Config(args) => cmd_collections::config(&args, context),
         Command::Checkpoint(args) => cmd_store::checkpoint(&args, context),
+        Command::Compress(args) => cmd_compress::compress(&args, context),
+        Command::Why(args) => cmd_compress::why(&args, context),
         Command::Vacuum(args) => cmd_store::vacuum(&args, context),
         Command::Verify(args) => cmd_store::verify(&args, context),
         Command::Stats(args) => cmd_store::stats(&args, context),

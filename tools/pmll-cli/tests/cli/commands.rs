@@ -221,7 +221,7 @@ fn upkeep_reports_what_it_did() {
     assert_eq!((&report["whole"], &report["depth"]), (&json!(true), &json!("deep")));
     let stats = place.json(&["stats", "store"]);
     assert_eq!(stats["entries"], report["entries"]);
-    assert!(stats["disk"]["total"].as_u64().unwrap() > 0);
+    assert!(stats["disk_bytes"]["total"].as_u64().unwrap() > 0);
     let doctor = place.json(&["doctor", "store"]);
     assert_eq!(doctor["ok"], true);
 }

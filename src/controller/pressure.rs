@@ -1,0 +1,471 @@
+//! Pressure: when the compressor runs, and how a run goes.
+//!
+//! Steps of [`Engine::compress`]: a checkpoint, so that everything that may move is archived; one
+//! survey with one timestamp; at most three passes of plan and step, each published before the next
+//! and each after its blocks are on disk; the set of hot ids is saved. It ends when the target is
+//! met, when three passes were made, or when a plan moves nothing.
+//!
+//! A run starts when a caller asks, and by itself when more than 80 % of the budget is counted: on
+//! the background thread, or in the writing call where there is none. Readers go on by the view
+//! they have; a block that a reader still uses is unlinked, not unmapped.
+//!
+//! Never: moves what is not archived, deletes an entry, runs twice at once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::controller::engine::Engine;
+use crate::organs::{arena, columns};
+use crate::pure::policy::{
+    CAP_SHARE, HYSTERESIS, Plan, Policy, Standing, TARGET_SHARE, TRIGGER_SHARE,
+};
+use crate::pure::score::Score;
+use crate::tiers::View;
+use crate::tiers::packer::Yard;
+use crate::verbs::compress::{Run, Stepped};
+use crate::words::error::Result;
+use crate::words::id::EntryId;
+use crate::words::tier::Tier;
+
+/// Entries that a refill reads between two looks around.
+const REFILL_ENTRIES: usize = 256;
+/// Passes of a run at most.
+const PASSES_MAX: u32 = 3;
+
+/// How a run ended.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let store = pmll::Store::open(dir.path().join("memory"))?;
+/// let report = store.compress()?;
+/// assert_eq!(report.outcome, pmll::Outcome::TargetMet);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// No more than the target is counted.
+    #[default]
+    TargetMet,
+    /// Three passes were made, and more than the target is counted.
+    DepthReached,
+    /// No entry can go down any more: what is left over counts without them.
+    NoProgress,
+}
+
+impl Outcome {
+    /// `target_met`, `depth_reached` or `no_progress`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::TargetMet => "target_met",
+            Outcome::DepthReached => "depth_reached",
+            Outcome::NoProgress => "no_progress",
+        }
+    }
+}
+
+/// Entries and bytes of one level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LevelReport {
+    /// Which one.
+    pub tier: Tier,
+    /// Archived entries that stand there.
+    pub entries: u64,
+    /// Of those in Level 1: entries with 8 bits a value; the others have 4.
+    pub entries_int8: u64,
+    /// Bytes it keeps in memory.
+    pub bytes: u64,
+}
+
+/// What a run did, or would do.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let store = pmll::Store::open(dir.path().join("memory"))?;
+/// # store.collection("notes")?.put("a", pmll::Draft::text("one"))?;
+/// let plan = store.plan()?;
+/// assert!(plan.counted_bytes_after <= plan.counted_bytes_before);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct CompressReport {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Passes that moved something.
+    pub passes: u32,
+    /// Entries moved.
+    pub moves: u64,
+    /// Of those, up.
+    pub promoted: u64,
+    /// The budget.
+    pub budget_bytes: u64,
+    /// What a run aims at.
+    pub target_bytes: u64,
+    /// Counted before.
+    pub counted_bytes_before: u64,
+    /// Counted afterwards.
+    pub counted_bytes_after: u64,
+    /// Levels before, hottest first.
+    pub before: Vec<LevelReport>,
+    /// Levels afterwards.
+    pub after: Vec<LevelReport>,
+    /// Score from which on an entry is protected.
+    pub tau: f32,
+    /// Best score of an entry that is not pinned.
+    pub score_max: f32,
+    /// Protected entries.
+    pub protected: u64,
+    /// Share of the scores' sum that belongs to Cold entries, in [0, 1].
+    pub cold_score_mass: f64,
+    /// Bytes written to blocks.
+    pub bytes_written: u64,
+}
+
+/// Why an entry stands where it stands, and what would move it.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let store = pmll::Store::open(dir.path().join("memory"))?;
+/// # let notes = store.collection("notes")?;
+/// notes.put("a", pmll::Draft::text("one"))?;
+/// let why = notes.why("a")?.expect("it is there");
+/// assert_eq!((why.rank, why.of), (Some(1), 1));
+/// assert_eq!(why.standing, pmll::Standing::Hot);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Why {
+    /// Its score, with the terms.
+    pub score: Score,
+    /// 1 for the best of the unpinned entries; `None` when it is pinned.
+    pub rank: Option<u64>,
+    /// Unpinned entries.
+    pub of: u64,
+    /// Whether it is among those that stay in RAM as long as the budget can.
+    pub protected: bool,
+    /// Score of the last protected entry.
+    pub tau: f32,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Where rank and width put it when the budget presses.
+    pub home: Standing,
+    /// Where a run would put it now.
+    pub planned: Standing,
+    /// The score from which on it would go up.
+    pub rises_at: f32,
+}
+
+impl Engine {
+    /// Starts a run if more than the trigger is counted.
+    pub fn compress_if_due(&self) {
+        if self.options.read_only || self.poison.is_set() || !self.is_over(TRIGGER_SHARE) {
+            return;
+        }
+        if self.options.background {
+            self.wake.notify(|wish| wish.compress = true);
+        } else if let Err(error) = self.compress(Policy::Watermark) {
+            self.note_checkpoint_error(error);
+        }
+    }
+
+    /// Whether more than this share of the budget is counted.
+    pub fn is_over(&self, share: f64) -> bool {
+        self.counted_bytes() as f64 > self.budget_bytes() as f64 * share
+    }
+
+    /// Whether a write has to wait for a run.
+    pub fn is_capped(&self) -> bool {
+        self.is_over(CAP_SHARE)
+    }
+
+    fn target_bytes(&self) -> u64 {
+        (self.budget_bytes() as f64 * TARGET_SHARE) as u64
+    }
+
+    /// What a run would do now, without doing it.
+    pub fn plan(&self, policy: Policy) -> Result<CompressReport> {
+        self.check_open()?;
+        let view = self.view.load_full();
+        let run = self.survey(&view)?;
+        let mut report = self.begin_report(&run, &view);
+        let plan = run.plan(policy, report.counted_bytes_before, self.budget_bytes());
+        let mut after = run.survey.standing.clone();
+        for change in &plan.moves {
+            if let Some(standing) = after.get_mut(change.at) {
+                *standing = change.to;
+            }
+        }
+        report.note(&plan);
+        report.passes = u32::from(!plan.moves.is_empty());
+        report.counted_bytes_after = plan.bytes_after;
+        report.after = levels(&run, &after, None);
+        report.outcome = match plan.bytes_after <= report.target_bytes {
+            true => Outcome::TargetMet,
+            false => Outcome::NoProgress,
+        };
+        report.cold_score_mass = cold_score_mass(&run, &after);
+        Ok(report)
+    }
+
+    /// Runs the compressor.
+    pub fn compress(&self, policy: Policy) -> Result<CompressReport> {
+        let outcome = self.run(policy);
+        self.runs.fetch_add(1, Ordering::AcqRel);
+        self.room.notify();
+        outcome
+    }
+
+    fn run(&self, policy: Policy) -> Result<CompressReport> {
+        self.archive_all()?;
+        let _one_at_a_time = self.maintenance.lock();
+        let mut view = self.view.load_full();
+        let mut run = self.survey(&view)?;
+        let mut report = self.begin_report(&run, &view);
+        loop {
+            let counted = self.counted_bytes();
+            let plan = run.plan(policy, counted, self.budget_bytes());
+            report.note(&plan);
+            // The last pass also packs blocks that hold dead rows.
+            if plan.moves.is_empty() && plan.hidden.is_none() {
+                report.outcome = match counted <= report.target_bytes {
+                    true => Outcome::TargetMet,
+                    false => Outcome::NoProgress,
+                };
+                break;
+            }
+            view = self.step(&mut run, &plan, &mut report)?;
+            report.passes += 1;
+            if self.counted_bytes() <= report.target_bytes || policy != Policy::Watermark {
+                report.outcome = match self.counted_bytes() <= report.target_bytes {
+                    true => Outcome::TargetMet,
+                    false => Outcome::NoProgress,
+                };
+                break;
+            }
+            if report.passes == PASSES_MAX {
+                report.outcome = Outcome::DepthReached;
+                break;
+            }
+        }
+        if policy != Policy::PaperLiteral && self.view.load().levels.hides_any() {
+            self.publish(|view| {
+                let mut levels = (*view.levels).clone();
+                levels.hide(None);
+                View { levels: Arc::new(levels), ..view.clone() }
+            });
+        }
+        if report.passes > 0 {
+            self.save_hot(&view);
+        }
+        report.counted_bytes_after = self.counted_bytes();
+        report.after = levels(&run, &run.survey.standing, Some(&view));
+        report.cold_score_mass = cold_score_mass(&run, &run.survey.standing);
+        self.passes.fetch_add(u64::from(report.passes), Ordering::AcqRel);
+        self.moves.fetch_add(report.moves, Ordering::AcqRel);
+        tracing::debug!(
+            outcome = report.outcome.name(),
+            moves = report.moves,
+            before = report.counted_bytes_before,
+            after = report.counted_bytes_after,
+            "compressed"
+        );
+        Ok(report)
+    }
+
+    /// Writes every block of Level 1 anew from the archive.
+    pub fn recompress(&self) -> Result<CompressReport> {
+        self.archive_all()?;
+        let _one_at_a_time = self.maintenance.lock();
+        let view = self.view.load_full();
+        let run = self.survey(&view)?;
+        let mut report = self.begin_report(&run, &view);
+        let next = self.next_block.load(Ordering::Acquire);
+        let stepped = run.repack(&self.yard(), &view, next)?;
+        self.take(stepped, &mut report);
+        report.passes = 1;
+        report.outcome = match self.counted_bytes() <= report.target_bytes {
+            true => Outcome::TargetMet,
+            false => Outcome::NoProgress,
+        };
+        report.counted_bytes_after = self.counted_bytes();
+        report.after = levels(&run, &run.survey.standing, Some(&self.view.load()));
+        report.cold_score_mass = cold_score_mass(&run, &run.survey.standing);
+        Ok(report)
+    }
+
+    /// Why an archived entry stands where it stands.
+    pub fn why(&self, id: EntryId) -> Result<Option<Why>> {
+        let view = self.view.load_full();
+        let run = self.survey(&view)?;
+        let Some(at) = run.find(id) else { return Ok(None) };
+        let budget = self.budget_bytes();
+        let plan = run.plan(Policy::Watermark, self.counted_bytes(), budget);
+        let planned = plan.moves.iter().find(|m| m.at == at).map(|m| m.to);
+        let seat = run.seat(at, budget);
+        let standing = run.survey.standing.get(at).copied().unwrap_or(Standing::Cold);
+        let score = run.terms(at);
+        Ok(Some(Why {
+            score,
+            rank: seat.rank.map(|rank| rank as u64),
+            of: seat.of as u64,
+            protected: seat.protected,
+            tau: seat.tau,
+            standing,
+            home: seat.home,
+            planned: planned.unwrap_or(standing),
+            rises_at: seat.tau + HYSTERESIS,
+        }))
+    }
+
+    fn survey(&self, view: &View) -> Result<Run> {
+        Run::begin(view, self.clock.now(), &|id| self.columns.get(id))
+    }
+
+    /// Carries a plan out and publishes what follows; the caller holds `maintenance`, which every
+    /// change of the levels does.
+    fn step(&self, run: &mut Run, plan: &Plan, report: &mut CompressReport) -> Result<Arc<View>> {
+        let view = self.view.load_full();
+        let next = self.next_block.load(Ordering::Acquire);
+        let stepped = run.step(&self.yard(), &view, next, plan)?;
+        report.moves += plan.moves.len() as u64;
+        report.promoted += plan.moves.iter().filter(|m| m.to < m.from).count() as u64;
+        self.take(stepped, report);
+        Ok(self.view.load_full())
+    }
+
+    fn yard(&self) -> Yard<'_> {
+        Yard {
+            disk: &*self.disk,
+            store_id: self.store_id,
+            access: self.options.arena_access,
+            block_bytes_max: block_bytes_max(self.budget_bytes()),
+        }
+    }
+
+    /// Publishes what a step made, and only then removes what does not count any more.
+    fn take(&self, stepped: Stepped, report: &mut CompressReport) {
+        let next = self.next_block.load(Ordering::Acquire);
+        let last = stepped.levels.blocks.keys().next_back().copied().unwrap_or(0);
+        self.next_block.store(next.max(last.saturating_add(1)), Ordering::Release);
+        let levels = Arc::new(stepped.levels);
+        self.publish(|view| View { levels: Arc::clone(&levels), ..view.clone() });
+        self.written.arena.fetch_add(stepped.bytes, Ordering::AcqRel);
+        report.bytes_written += stepped.bytes;
+        for number in stepped.removed {
+            // What stays is a stale copy, and goes with a later pass or the next open.
+            if let Err(error) = arena::remove(&*self.disk, number) {
+                tracing::warn!(%error, "an arena block was left behind");
+            }
+        }
+    }
+
+    /// Saves which entries are hot. Soft state: a failure costs rank only.
+    pub fn save_hot(&self, view: &View) {
+        match columns::hot::save(&*self.disk, self.store_id, &view.levels.hot) {
+            Ok(bytes) => {
+                self.written.arena.fetch_add(bytes, Ordering::AcqRel);
+            }
+            Err(error) => self.warn(format!("which entries are hot was not saved: {error}")),
+        }
+    }
+
+    /// Reads back into RAM what is hot and is not there, as after an open: some at a time, so that
+    /// checkpoints and closing get their turn, and no further than the target.
+    pub fn refill(&self) {
+        let ids: Vec<u64> = self.view.load().levels.hot.iter().collect();
+        for ids in ids.chunks(REFILL_ENTRIES) {
+            if self.queue.lock().closed || self.is_over(TARGET_SHARE) {
+                return;
+            }
+            if let Err(error) = self.refill_some(ids) {
+                // They answer from the archive, or say there what is wrong.
+                tracing::warn!(%error, "not all hot entries are back in RAM");
+                return;
+            }
+        }
+    }
+
+    fn refill_some(&self, ids: &[u64]) -> Result<()> {
+        let _one_at_a_time = self.maintenance.lock();
+        let view = self.view.load_full();
+        let mut levels = (*view.levels).clone();
+        for id in ids.iter().map(|id| EntryId(*id)) {
+            if view.shadows(id) {
+                continue;
+            }
+            let Some(row) = view.cold.row(id)? else { continue };
+            if levels.resident(id, row.row.version).is_none() {
+                levels.keep(&Arc::new(row.record()?));
+            }
+        }
+        let levels = Arc::new(levels);
+        self.publish(|view| View { levels: Arc::clone(&levels), ..view.clone() });
+        Ok(())
+    }
+
+    fn begin_report(&self, run: &Run, view: &View) -> CompressReport {
+        let counted = self.counted_bytes();
+        CompressReport {
+            budget_bytes: self.budget_bytes(),
+            target_bytes: self.target_bytes(),
+            counted_bytes_before: counted,
+            counted_bytes_after: counted,
+            before: levels(run, &run.survey.standing, Some(view)),
+            ..CompressReport::default()
+        }
+    }
+}
+
+impl CompressReport {
+    fn note(&mut self, plan: &Plan) {
+        self.tau = plan.tau;
+        self.score_max = plan.score_max;
+        self.protected = plan.protected as u64;
+    }
+}
+
+/// Bytes of a block at most: a thirty-second of the budget, so that repacking one needs little, and
+/// not above 1 MiB, so that a map holds many rows.
+fn block_bytes_max(budget_bytes: u64) -> usize {
+    usize::try_from(budget_bytes / 32).unwrap_or(usize::MAX).clamp(32 << 10, 1 << 20)
+}
+
+/// Entries and bytes by level. Bytes are those of the view's levels, or of the rows without one.
+fn levels(run: &Run, standing: &[Standing], view: Option<&View>) -> Vec<LevelReport> {
+    let survey = &run.survey;
+    let sum = |wanted: &[Standing], column: &[u32]| -> u64 {
+        let rows = standing.iter().zip(column).filter(|(s, _)| wanted.contains(s));
+        rows.map(|(_, bytes)| u64::from(*bytes)).sum()
+    };
+    let count = |wanted: &[Standing]| standing.iter().filter(|s| wanted.contains(s)).count() as u64;
+    let hot_bytes = sum(&[Standing::Hot], &survey.hot_bytes);
+    let warm_bytes =
+        sum(&[Standing::Warm8], &survey.warm8_bytes) + sum(&[Standing::Warm4], &survey.warm4_bytes);
+    let report = |tier, wanted: &[Standing], bytes| LevelReport {
+        tier,
+        entries: count(wanted),
+        entries_int8: if tier == Tier::Warm { count(&[Standing::Warm8]) } else { 0 },
+        bytes,
+    };
+    vec![
+        report(Tier::Hot, &[Standing::Hot], view.map_or(hot_bytes, |v| v.levels.hot_bytes())),
+        report(
+            Tier::Warm,
+            &[Standing::Warm8, Standing::Warm4],
+            view.map_or(warm_bytes, |v| v.levels.warm_bytes()),
+        ),
+        report(Tier::Cold, &[Standing::Cold], 0),
+    ]
+}
+
+fn cold_score_mass(run: &Run, standing: &[Standing]) -> f64 {
+    let sum = |cold_only: bool| -> f64 {
+        let rows = run.scores.iter().zip(standing);
+        rows.filter(|(_, s)| !cold_only || **s == Standing::Cold).map(|(s, _)| f64::from(*s)).sum()
+    };
+    let all = sum(false);
+    if all > 0.0 { sum(true) / all } else { 0.0 }
+}

@@ -1,0 +1,32 @@
+//! Codes of a segment's vectors: int8 rows that rank candidates without their exact vectors.
+//!
+//! Each row stands by itself, with a CRC behind it, so that a candidate costs one small read (400
+//! bytes at 384 dimensions, where the exact vector takes 1,536). The rows are the quantiser's, bound
+//! to their place like everything in a segment; whoever needs 4-bit codes narrows these.
+
+use crate::bytes::codec::codes::{CRC_BYTES, stride};
+use crate::bytes::codec::segment::SectionKind;
+use crate::words::error::Result;
+
+use super::segment::Segment;
+
+impl Segment {
+    /// Replaces `row` by the packed 8-bit codes of a row, laid out by
+    /// [`layout`](crate::bytes::codec::codes::layout).
+    pub fn code(&self, group: u16, number: u32, row: &mut Vec<u8>) -> Result<()> {
+        let section = self.section(group, SectionKind::Codes)?;
+        let stride = stride(self.group(group)?.dim);
+        if number >= section.items {
+            return Err(self.damaged(section.offset, format!("there are no codes {number}")));
+        }
+        let offset = section.offset + u64::from(number) * stride as u64;
+        row.resize(stride, 0);
+        self.read(row, offset)?;
+        let crc = row.split_off(stride.saturating_sub(CRC_BYTES));
+        let expected = self.seed.crc(SectionKind::Codes, group, u64::from(number), row);
+        if crc != expected.to_le_bytes() {
+            return Err(self.damaged(offset, format!("CRC of the codes of row {number} differs")));
+        }
+        Ok(())
+    }
+}

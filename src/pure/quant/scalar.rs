@@ -1,0 +1,43 @@
+//! The specification of the kernels on codes: sums of integer products, in any order.
+//!
+//! Written so that the compiler packs them: sums of 32 bits over stretches too short to overflow
+//! (128 products of at most 255 * 32,512), gathered in 64 bits.
+
+use super::{Bits, CodeQuery};
+
+const STRETCH: usize = 128;
+
+pub(super) fn score_rows(query: &CodeQuery, rows: &[u8], scores: &mut [f32]) {
+    let (layout, even, odd) = (query.layout(), &query.parts.even, &query.parts.odd);
+    match layout.bits() {
+        Bits::Eight => {
+            query.each_row(rows, scores, |codes, i| eight(codes, even.group(layout, i)));
+        }
+        Bits::Four => query.each_row(rows, scores, |codes, i| {
+            four(codes, even.group(layout, i), odd.group(layout, i))
+        }),
+    }
+}
+
+/// Sum of products of codes and query values, as many as there are codes.
+pub(super) fn eight(codes: &[u8], query: &[i16]) -> i64 {
+    let stretches = codes.chunks(STRETCH).zip(query.chunks(STRETCH));
+    let products = |(codes, query): (&[u8], &[i16])| -> i64 {
+        let sum: i32 = codes.iter().zip(query).map(|(c, t)| i32::from(*c) * i32::from(*t)).sum();
+        i64::from(sum)
+    };
+    stretches.map(products).sum()
+}
+
+/// The same for two codes a byte: the low half meets `even`, the high half `odd`.
+pub(super) fn four(codes: &[u8], even: &[i16], odd: &[i16]) -> i64 {
+    let stretches = codes.chunks(STRETCH).zip(even.chunks(STRETCH).zip(odd.chunks(STRETCH)));
+    let products = |(codes, (even, odd)): (&[u8], (&[i16], &[i16]))| -> i64 {
+        let both = |(c, (e, o)): (&u8, (&i16, &i16))| {
+            i32::from(*c & 15) * i32::from(*e) + i32::from(*c >> 4) * i32::from(*o)
+        };
+        let sum: i32 = codes.iter().zip(even.iter().zip(odd)).map(both).sum();
+        i64::from(sum)
+    };
+    stretches.map(products).sum()
+}

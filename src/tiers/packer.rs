@@ -1,0 +1,219 @@
+//! The packer: makes Level 1 what a plan says, in whole blocks.
+//!
+//! Steps of [`pack`]:
+//! 1. each block keeps its place if enough of its rows are still wanted at its width; a block with
+//!    more than a quarter of dead rows is a victim, and so is a small one when rows of its kind
+//!    are to be written anyway;
+//! 2. wanted rows that no kept block holds are written to new blocks in order of id: 8-bit codes as
+//!    the archive has them, 4-bit codes narrowed from those, so no copy of a copy ever drifts;
+//! 3. the caller publishes the new list of blocks, then removes the victims' files.
+//!
+//! A crash before 3 leaves blocks beside each other that hold the same rows; both are right, and the
+//! next pass packs one of them away. A row counts only in the version the archive has.
+//!
+//! Never: decides what is warm, changes a block, or removes a file that readers may still open.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::bytes::codec::block::BlockHeader;
+use crate::bytes::codec::codes;
+use crate::io::Disk;
+use crate::organs::archive::Segment;
+use crate::organs::arena::{self, Block, NewBlock};
+use crate::pure::quant::{self, Bits};
+use crate::tiers::cold::Cold;
+use crate::tiers::levels::WarmBlock;
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::id::{CollectionId, EntryId, Lsn};
+use crate::words::options::ArenaAccess;
+use crate::words::record::Place;
+
+/// An entry that shall stand in Level 1. Ordered as blocks are filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wanted {
+    /// Its collection.
+    pub collection: CollectionId,
+    /// Width of its codes: 8 or 4.
+    pub bits: u8,
+    /// The entry.
+    pub id: EntryId,
+    /// The version that is archived.
+    pub version: Lsn,
+    /// Where its codes are in the archive.
+    pub place: Place,
+}
+
+/// Where blocks are written.
+pub struct Yard<'a> {
+    /// The store's files.
+    pub disk: &'a dyn Disk,
+    /// The store's identity.
+    pub store_id: [u8; 16],
+    /// How blocks are read back.
+    pub access: ArenaAccess,
+    /// Bytes of a block at most.
+    pub block_bytes_max: usize,
+}
+
+/// What a packing made.
+#[derive(Debug, Default)]
+pub struct Packed {
+    /// The blocks that count from now on.
+    pub blocks: BTreeMap<u64, Arc<WarmBlock>>,
+    /// Numbers of the blocks that do not any more.
+    pub removed: Vec<u64>,
+    /// Bytes written.
+    pub bytes: u64,
+}
+
+/// Fewest rows of a block, however small the budget.
+const BLOCK_ROWS_MIN: usize = 64;
+
+/// Packs. `wanted` is sorted; `next` is a number no block has had.
+pub fn pack(
+    yard: &Yard<'_>,
+    cold: &Cold,
+    blocks: &BTreeMap<u64, Arc<WarmBlock>>,
+    next: u64,
+    wanted: &[Wanted],
+) -> Result<Packed> {
+    let mut packed = Packed::default();
+    let mut held = vec![false; wanted.len()];
+    let mut small = Vec::new();
+    for (number, block) in blocks.iter().rev() {
+        let rows: Vec<usize> = rows_wanted(block, wanted, &held);
+        let dead = block.block.rows() - rows.len();
+        if rows.is_empty() || dead * 4 > block.block.rows() {
+            packed.removed.push(*number);
+            continue;
+        }
+        rows.iter().for_each(|at| set(&mut held, *at, true));
+        packed.blocks.insert(*number, Arc::clone(block));
+        if rows.len() * 2 < rows_max(yard, block.block.row_bytes()) {
+            small.push((*number, rows));
+        }
+    }
+    // A small block goes along with new rows of its kind, or small blocks would gather.
+    for (number, rows) in small {
+        let Some(kind) = rows.first().and_then(|at| wanted.get(*at)).map(kind) else { continue };
+        if wanted.iter().zip(&held).any(|(w, held)| !held && self::kind(w) == kind) {
+            rows.iter().for_each(|at| set(&mut held, *at, false));
+            packed.blocks.remove(&number);
+            packed.removed.push(number);
+        }
+    }
+    let missing: Vec<Wanted> =
+        wanted.iter().zip(&held).filter(|(_, held)| !**held).map(|(w, _)| *w).collect();
+    let mut number = next;
+    for rows in missing.chunk_by(|a, b| kind(a) == kind(b)) {
+        let Some(first) = rows.first() else { continue };
+        let layout = layout(cold, first)?;
+        for rows in rows.chunks(rows_max(yard, layout.row_bytes())) {
+            let (block, bytes) = write(yard, cold, number, rows)?;
+            packed.bytes += bytes;
+            if let Some(block) = WarmBlock::new(block) {
+                packed.blocks.insert(number, Arc::new(block));
+            }
+            number += 1;
+        }
+    }
+    Ok(packed)
+}
+
+fn kind(wanted: &Wanted) -> (CollectionId, u8) {
+    (wanted.collection, wanted.bits)
+}
+
+fn set(held: &mut [bool], at: usize, value: bool) {
+    if let Some(held) = held.get_mut(at) {
+        *held = value;
+    }
+}
+
+fn rows_max(yard: &Yard<'_>, row_bytes: usize) -> usize {
+    (yard.block_bytes_max / (row_bytes + 16)).max(BLOCK_ROWS_MIN)
+}
+
+/// Which of the wanted rows a block holds, in their version and width, and no newer block does.
+fn rows_wanted(block: &WarmBlock, wanted: &[Wanted], held: &[bool]) -> Vec<usize> {
+    let (collection, bits) = (block.block.collection(), block.block.bits());
+    (0..block.block.rows())
+        .filter_map(|row| {
+            let (id, version) = block.block.id_version(row)?;
+            let key = (collection, bits, id);
+            let at = wanted.binary_search_by_key(&key, |w| (w.collection, w.bits, w.id)).ok()?;
+            let same = wanted.get(at)?.version == version && !*held.get(at)?;
+            same.then_some(at)
+        })
+        .collect()
+}
+
+/// How the rows of one kind are laid out.
+fn layout(cold: &Cold, first: &Wanted) -> Result<quant::RowLayout> {
+    let segment = cold.segments.get(&first.place.segment);
+    let group = segment.and_then(|s| s.segment.footer().groups.get(usize::from(first.place.group)));
+    let bits = if first.bits == 4 { Bits::Four } else { Bits::Eight };
+    group
+        .and_then(|g| codes::layout(g.dim))
+        .map(|layout| layout.with_bits(bits))
+        .ok_or_else(|| Error::internal(format!("entry {} has no codes", first.id)))
+}
+
+/// The 8-bit codes of an entry as the archive has them; made anew from its exact vector when they
+/// are damaged.
+fn read_code(
+    segment: &Segment,
+    layout: quant::RowLayout,
+    wanted: &Wanted,
+    row: &mut Vec<u8>,
+) -> Result<()> {
+    let Place { group, row: number, .. } = wanted.place;
+    match segment.code(group, number, row) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {}
+        other => return other,
+    }
+    let found = segment.row(group, number)?;
+    let vector = segment.vector(group, &found)?.filter(|vector| vector.len() == layout.dim());
+    let vector =
+        vector.ok_or_else(|| Error::internal(format!("entry {} has no vector", wanted.id)))?;
+    row.resize(layout.row_bytes(), 0);
+    quant::encode(layout, &vector, row);
+    Ok(())
+}
+
+fn write(yard: &Yard<'_>, cold: &Cold, number: u64, rows: &[Wanted]) -> Result<(Block, u64)> {
+    let first = rows.first().ok_or_else(|| Error::internal("a block without rows"))?;
+    let to = layout(cold, first)?;
+    let from = to.with_bits(Bits::Eight);
+    let mut codes = Vec::with_capacity(rows.len() * to.row_bytes());
+    let (mut row, mut narrow) = (Vec::new(), vec![0; to.row_bytes()]);
+    for wanted in rows {
+        let segment = cold.segments.get(&wanted.place.segment).ok_or_else(|| {
+            Error::internal(format!("segment {} left while it was packed", wanted.place.segment))
+        })?;
+        read_code(&segment.segment, from, wanted, &mut row)?;
+        match to.bits() {
+            Bits::Eight => codes.extend_from_slice(&row),
+            Bits::Four => {
+                quant::narrow(from, &row, &mut narrow);
+                codes.extend_from_slice(&narrow);
+            }
+        }
+    }
+    let ids: Vec<(EntryId, Lsn)> = rows.iter().map(|w| (w.id, w.version)).collect();
+    let header = BlockHeader {
+        store_id: yard.store_id,
+        number,
+        collection: first.collection,
+        dim: to.dim() as u32,
+        group: to.group() as u32,
+        bits: first.bits,
+        rows: rows.len() as u32,
+        row_bytes: to.row_bytes() as u32,
+    };
+    let new = NewBlock { header, rows: &ids, codes: &codes };
+    let bytes = arena::write_block(yard.disk, &new)?;
+    let block = Block::open(yard.disk, number, yard.store_id, yard.access)?;
+    Ok((block, bytes))
+}

@@ -1,0 +1,207 @@
+//! `compress` and `why`: what stands where, and what a run of the compressor makes of it.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use pmll::{CompressReport, LevelReport, Policy, Why};
+use serde_json::{Value, json};
+
+use crate::open::{self, Context, Place};
+use crate::output::{Failure, Outcome, size, table};
+use crate::render;
+
+/// Move entries down until 60 % of the budget is counted; deletes nothing
+///
+/// Every entry stays exact in the archive, whichever level it stands in.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  pmll compress memory
+  pmll compress memory --plan
+  pmll compress memory --budget 16MiB --json
+  pmll compress memory --policy paper --plan --json | jq .after")]
+pub struct CompressArgs {
+    /// Directory of the store
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// How entries are chosen; paper-literal also hides what it does not protect from searches
+    #[arg(long, value_enum, default_value_t = PolicyArg::Watermark)]
+    policy: PolicyArg,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    plan: bool,
+}
+
+/// A policy by its name.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PolicyArg {
+    Watermark,
+    Paper,
+    PaperLiteral,
+}
+
+impl From<PolicyArg> for Policy {
+    fn from(policy: PolicyArg) -> Policy {
+        match policy {
+            PolicyArg::Watermark => Policy::Watermark,
+            PolicyArg::Paper => Policy::Paper,
+            PolicyArg::PaperLiteral => Policy::PaperLiteral,
+        }
+    }
+}
+
+pub fn compress(args: &CompressArgs, context: &Context) -> Outcome {
+    let policy = args.policy.into();
+    // A plan writes nothing, so it needs no more than reading.
+    let store = match args.plan {
+        true => open::read(context, &args.dir)?,
+        false => open::write(context, &args.dir)?,
+    };
+    let report = match args.plan {
+        true => store.plan_with(policy)?,
+        false => store.compress_with(policy)?,
+    };
+    let object = report_json(&report, policy, args.plan);
+    store.close()?;
+    context.voice.say(&object, || report_text(&report, args.plan))
+}
+
+fn report_json(report: &CompressReport, policy: Policy, plan: bool) -> Value {
+    let levels = |levels: &[LevelReport]| -> Value {
+        let one = |level: &LevelReport| {
+            json!({
+                "tier": level.tier.to_string(),
+                "entries": level.entries,
+                "entries_int8": level.entries_int8,
+                "bytes": level.bytes,
+            })
+        };
+        levels.iter().map(one).collect()
+    };
+    json!({
+        "outcome": report.outcome.name(),
+        "plan": plan,
+        "policy": policy.name(),
+        "passes": report.passes,
+        "moves": report.moves,
+        "promoted": report.promoted,
+        "budget_bytes": report.budget_bytes,
+        "target_bytes": report.target_bytes,
+        "counted_bytes_before": report.counted_bytes_before,
+        "counted_bytes_after": report.counted_bytes_after,
+        "before": levels(&report.before),
+        "after": levels(&report.after),
+        "tau": report.tau,
+        "score_max": report.score_max,
+        "protected": report.protected,
+        "cold_score_mass": report.cold_score_mass,
+        "bytes_written": report.bytes_written,
+    })
+}
+
+fn report_text(report: &CompressReport, plan: bool) -> String {
+    let mut rows = vec![vec![String::new(), "before".to_owned(), "after".to_owned()]];
+    for (before, after) in report.before.iter().zip(&report.after) {
+        let cell =
+            |level: &LevelReport| format!("{} entries, {}", level.entries, size(level.bytes));
+        rows.push(vec![before.tier.to_string(), cell(before), cell(after)]);
+    }
+    let (before, after) = (report.counted_bytes_before, report.counted_bytes_after);
+    rows.push(vec!["counted".to_owned(), size(before), size(after)]);
+    let (did, budget) = (if plan { "would move" } else { "moved" }, size(report.budget_bytes));
+    format!(
+        "{}: {did} {} entries in {} passes; budget {budget}, target {}\n{}",
+        report.outcome.name(),
+        report.moves,
+        report.passes,
+        size(report.target_bytes),
+        table(&rows)
+    )
+}
+
+/// Why an entry stands where it stands: score, rank, threshold, and what would move it
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  pmll why memory notes n1
+  pmll why memory notes n1 --json | jq .score")]
+pub struct WhyArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Key of the entry
+    #[arg(value_name = "KEY")]
+    key: String,
+}
+
+pub fn why(args: &WhyArgs, context: &Context) -> Outcome {
+    let collection = args.place.read(context)?;
+    let missing = || Failure::not_found(format!("there is no entry {:?}", args.key));
+    let entry = collection.peek(&args.key)?.ok_or_else(missing)?;
+    let Some(why) = collection.why(&args.key)? else {
+        let object = json!({
+            "key": args.key,
+            "tier": entry.tier.to_string(),
+            "archived": false,
+            "access_count": entry.access_count,
+        });
+        return context.voice.say(&object, || {
+            "hot: written since the last checkpoint; what is not archived has no rank yet\n"
+                .to_owned()
+        });
+    };
+    let object = json!({
+        "key": args.key,
+        "tier": entry.tier.to_string(),
+        "archived": true,
+        "standing": why.standing.name(),
+        "score": {
+            "total": why.score.total,
+            "recency": why.score.recency,
+            "frequency": why.score.frequency,
+            "semantic": why.score.semantic,
+        },
+        "rank": why.rank,
+        "of": why.of,
+        "pinned": entry.pinned,
+        "protected": why.protected,
+        "tau": why.tau,
+        "rises_at": why.rises_at,
+        "home": why.home.name(),
+        "planned": why.planned.name(),
+        "access_count": entry.access_count,
+        "last_access": render::moment(entry.last_access),
+    });
+    context.voice.say(&object, || why_text(&why))
+}
+
+fn why_text(why: &Why) -> String {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let score = &why.score;
+    let rank = match why.rank {
+        None => "pinned: never below 8 bits, and not ranked".to_owned(),
+        Some(rank) => {
+            let guard = if why.protected { "protected" } else { "not protected" };
+            format!("{rank} of {}, {guard} (from score {:.4} on)", why.of, why.tau)
+        }
+    };
+    let next = match why.planned == why.standing {
+        true => "a run now would leave it there".to_owned(),
+        false => format!("a run now would move it to {}", why.planned.name()),
+    };
+    let rises = format!("score {:.4}, or two accesses within a half-life", why.rises_at);
+    let mut rows = vec![
+        row("stands in", why.standing.name().to_owned()),
+        row(
+            "score",
+            format!(
+                "{:.4} (recency {:.4}, frequency {:.4}, semantic {:.4})",
+                score.total, score.recency, score.frequency, score.semantic
+            ),
+        ),
+        row("rank", rank),
+        row("next", next),
+        row("under pressure", format!("goes to {}", why.home.name())),
+    ];
+    if why.standing != pmll::Standing::Hot {
+        rows.push(row("goes up at", rises));
+    }
+    table(&rows)
+}
