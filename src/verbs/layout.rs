@@ -22,7 +22,7 @@ pub const STORE_FILE: &str = "store.toml";
 /// Name of the lock file.
 pub const LOCK_FILE: &str = "LOCK";
 /// Folders of a store.
-pub const FOLDERS: [&str; 3] = ["wal", "archive", "columns"];
+pub const FOLDERS: [&str; 4] = ["wal", "archive", "arena", "columns"];
 
 /// The id every file of the store carries.
 pub type StoreId = [u8; 16];

@@ -379,7 +379,7 @@ mod tests {
             next_collection: 3,
             beside: 8,
             supersedes: vec![(5, 6), (6, 7)],
-            ops: Some(section(SectionKind::Ops, 1984, 40, 2)),
+            ops: Some(section(SectionKind::Ops, 1152, 40, 2)),
             groups: vec![Group {
                 collection: CollectionId(2),
                 dim: 4,
@@ -402,7 +402,7 @@ mod tests {
         }
     }
 
-    const END: u64 = 2048;
+    const END: u64 = 1192;
 
     #[test]
     fn a_footer_comes_back() {

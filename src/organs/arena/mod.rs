@@ -67,7 +67,6 @@ pub fn write_block(disk: &dyn Disk, new: &NewBlock<'_>) -> Result<u64> {
     let bytes = block::encode(&new.header, new.rows, new.codes)
         .map_err(|damage| Error::internal(format!("{name}: {damage}")))?;
     let written = (|| {
-        disk.create_dir(FOLDER)?;
         remove_if_there(disk, &temporary)?;
         let file = disk.open(&temporary, OpenMode::CreateNew)?;
         file.write_at(&bytes, 0)?;

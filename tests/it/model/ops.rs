@@ -180,6 +180,9 @@ pub(super) enum Op {
     Set(u8, Option<u32>),
     Drop(usize),
     Checkpoint,
+    /// A run of the compressor by one of its policies.
+    Compress(u8),
+    Recompress,
     Vacuum,
     Reopen,
     /// The process dies.
@@ -328,6 +331,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         3 => (1..10_000_u64).prop_map(|s| Op::Back(Duration::from_secs(s))),
         2 => (0..3_usize).prop_map(Op::Drop),
         12 => Just(Op::Checkpoint),
+        10 => (0_u8..2).prop_map(Op::Compress),
+        3 => Just(Op::Recompress),
         6 => Just(Op::Vacuum),
         6 => Just(Op::Reopen),
         4 => Just(Op::Kill),

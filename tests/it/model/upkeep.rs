@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pmll::io::sim::{Profile, SimDisk};
-use pmll::{Clock, Depth, EntryId, Timestamp};
+use pmll::{Clock, Depth, EntryId, LevelReport, Policy, Timestamp};
 
 use super::ops::{COLLECTIONS, Op};
 use super::world::World;
@@ -23,6 +23,17 @@ impl World {
             Op::Checkpoint => {
                 let report = self.store().checkpoint().unwrap();
                 assert_eq!(report.segment.is_none(), report.bytes == 0, "{report:?}");
+            }
+            Op::Compress(policy) => {
+                let policy = [Policy::Watermark, Policy::Paper][usize::from(*policy)];
+                let report = self.store().compress_with(policy).unwrap();
+                let count = |levels: &[LevelReport]| levels.iter().map(|l| l.entries).sum::<u64>();
+                assert_eq!(count(&report.before), count(&report.after), "{report:?}");
+                let again = self.store().plan_with(policy).unwrap();
+                assert_eq!(again.moves, 0, "a run leaves nothing to do: {report:?}, then {again:?}");
+            }
+            Op::Recompress => {
+                self.store().recompress().unwrap();
             }
             Op::Vacuum => self.vacuum(),
             Op::Reopen => {
