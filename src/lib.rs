@@ -45,6 +45,7 @@ pub use controller::pressure::{CompressReport, LevelReport, Outcome, Why};
 pub use face::batch::Batch;
 pub use face::builder::Builder;
 pub use face::collection::Collection;
+pub use face::inspect;
 pub use face::stats::{CompressorStats, DiskStats, Stats, TierStats, WrittenStats};
 pub use face::store::{CollectionInfo, Store};
 pub use pure::filter::Filter;

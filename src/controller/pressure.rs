@@ -320,6 +320,13 @@ impl Engine {
         }))
     }
 
+    /// The view, and its archived entries with their scores.
+    pub fn scored(&self) -> Result<(Arc<View>, Run)> {
+        let view = self.view.load_full();
+        let run = self.survey(&view)?;
+        Ok((view, run))
+    }
+
     fn survey(&self, view: &View) -> Result<Run> {
         Run::begin(view, self.clock.now(), &|id| self.columns.get(id))
     }

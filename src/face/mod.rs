@@ -3,5 +3,6 @@
 pub mod batch;
 pub mod builder;
 pub mod collection;
+pub mod inspect;
 pub mod stats;
 pub mod store;

@@ -6,7 +6,8 @@
 //! falls below 8 bits and takes no part in ranks.
 //!
 //! [`Policy::Watermark`], when more is counted than the target:
-//! 1. from the lowest rank up, entries go to where rank and width put them, until the target is met;
+//! 1. from the lowest rank up, entries go towards where rank and width put them, a level at a time,
+//!    until the target is met;
 //! 2. pressure, level by level, each from the lowest rank up and until the target is met:
 //!    unprotected to 4 bits, unprotected to Cold, then protected to 8 bits, to 4 bits, to Cold, and
 //!    pinned from RAM to 8 bits;
@@ -94,6 +95,16 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// The next colder one; Cold for Cold.
+    #[must_use]
+    pub fn below(self) -> Standing {
+        match self {
+            Standing::Hot => Standing::Warm8,
+            Standing::Warm8 => Standing::Warm4,
+            Standing::Warm4 | Standing::Cold => Standing::Cold,
+        }
+    }
+
     /// `hot`, `warm8`, `warm4` or `cold`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -364,15 +375,19 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Step 1: down to where rank and width put them.
+    /// Step 1: down towards where rank and width put them, a level at a time: one entry that became
+    /// very important lowers r of all others at once, and shall not send them from RAM to Cold.
     fn place(&mut self) {
-        for n in self.unprotected() {
-            if self.is_met() {
-                return;
-            }
-            let home = self.width(n);
-            if home > self.stands(n) {
-                self.send(n, home);
+        let unprotected = self.unprotected();
+        for _ in [Standing::Warm8, Standing::Warm4, Standing::Cold] {
+            for n in &unprotected {
+                if self.is_met() {
+                    return;
+                }
+                let (stands, home) = (self.stands(*n), self.width(*n));
+                if home > stands {
+                    self.send(*n, stands.below().min(home));
+                }
             }
         }
     }
@@ -401,16 +416,21 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Step 3: up, while there is room; a hot entry that rank no longer protects makes some.
+    /// Step 3: up, while there is room. Hot entries of lower rank make some, the lowest first: the
+    /// unprotected go to where rank and width put them, the protected to 8 bits. Only hot ones, so
+    /// that a plan carried out leaves nothing to do: RAM then holds a run of ranks without gaps.
     fn promote(&mut self) {
+        // For what goes down in this plan nobody makes room; it comes back if it fits all the same.
         let stay: Vec<bool> =
-            self.to.iter().zip(self.view.standing).map(|(to, from)| to == from).collect();
-        let mut makes_room = self.unprotected().into_iter();
+            self.to.iter().zip(self.view.standing).map(|(to, from)| to <= from).collect();
+        let lowest_first: Vec<usize> = self.order.iter().rev().copied().collect();
+        let unprotected = self.order.len() - self.protected;
+        let mut makes_room = lowest_first.into_iter().enumerate();
         for n in self.order.clone().into_iter().chain(self.pinned.clone()) {
             let from = self.stands(n);
             let rises = at(self.view.scores, n, 0.0) >= self.tau + HYSTERESIS
                 || at(self.view.hit_twice, n, false);
-            if !rises || from == Standing::Hot || !at(&stay, n, false) {
+            if !rises || from == Standing::Hot {
                 continue;
             }
             if self.possible(n, Standing::Hot) != Standing::Hot {
@@ -419,13 +439,17 @@ impl<'a> Work<'a> {
             let more =
                 self.cost(n, Standing::Hot) - self.cost(n, from).min(self.cost(n, Standing::Hot));
             while self.bytes + more > self.target_bytes {
+                if !at(&stay, n, false) {
+                    return;
+                }
                 // Only an entry of a lower rank than this one makes room for it.
-                let Some(victim) = makes_room.next().filter(|v| self.ranks_below(*v, n)) else {
+                let Some((nth, victim)) = makes_room.next().filter(|v| self.ranks_below(v.1, n))
+                else {
                     return;
                 };
                 if self.stands(victim) == Standing::Hot && at(&stay, victim, false) {
-                    let home = self.width(victim);
-                    self.send(victim, home);
+                    let down = if nth < unprotected { self.width(victim) } else { Standing::Warm8 };
+                    self.send(victim, down);
                 }
             }
             self.send(n, Standing::Hot);
@@ -462,3 +486,6 @@ impl<'a> Work<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,6 +85,25 @@ pub fn enter(disk: &dyn Disk, options: &Options) -> Result<(StoreId, Lock)> {
     Ok((create(disk)?, lock))
 }
 
+/// The id of the store on a disk, without entering it. `NotFound` when there is none.
+pub fn identity(disk: &dyn Disk) -> Result<StoreId> {
+    let names = disk.list("").map_err(|e| Error::io("list the store's directory", e))?;
+    if !names.iter().any(|name| name == STORE_FILE) {
+        let message = "there is no store here (no store.toml)";
+        return Err(Error::new(ErrorKind::NotFound, message));
+    }
+    read_store_file(disk)
+}
+
+/// Whether somebody holds the lock. Takes it for a moment to find out.
+pub fn in_use(disk: &dyn Disk) -> Result<bool> {
+    match disk.open(LOCK_FILE, OpenMode::Read) {
+        Ok(file) => Ok(!disk.try_lock(&file).map_err(|e| Error::io("lock LOCK", e))?),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("open LOCK", e)),
+    }
+}
+
 fn check_empty(disk: &dyn Disk, names: &[String]) -> Result<()> {
     for name in names {
         let ours = name == LOCK_FILE

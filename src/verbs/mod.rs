@@ -2,6 +2,7 @@
 
 pub mod browse;
 pub mod compress;
+pub mod inspect;
 pub mod layout;
 pub mod recovery;
 pub mod search;

@@ -8,6 +8,7 @@ mod faults;
 mod flips;
 mod format;
 mod input;
+mod levels;
 mod model;
 mod rebuild;
 mod support;

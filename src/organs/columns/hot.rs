@@ -17,7 +17,8 @@ use crate::io::{Disk, join, read_whole, write_atomic};
 use crate::organs::columns::sealed::FOLDER;
 use crate::words::error::{Error, Result};
 
-const NAME: &str = "hot";
+/// Name of the file in its folder.
+pub const NAME: &str = "hot";
 const MAGIC: &[u8; 8] = b"pmllhot0";
 /// No set is read that is longer: 2^26 ids that do not compress at all.
 const BYTES_MAX: usize = 1 << 30;
@@ -46,6 +47,15 @@ pub fn remove_stray(disk: &dyn Disk) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Reads the set. Errors with `Io`, or `Corrupt` when it cannot be believed.
+pub fn read(disk: &dyn Disk, store_id: [u8; 16]) -> Result<RoaringTreemap> {
+    let name = join(FOLDER, NAME);
+    let bytes =
+        read_whole(disk, &name, BYTES_MAX).map_err(|e| Error::io(format!("read {name}"), e))?;
+    decode(&bytes, store_id)
+        .ok_or_else(|| Error::corrupt(format!("{name}: damaged, or of another store")))
 }
 
 /// Reads the set; empty when there is none, or none that can be believed.

@@ -71,7 +71,7 @@ impl Run {
                 counts: survey.counts.get(part.clone()).unwrap_or_default(),
                 semantic: survey.semantic.get(part.clone()).unwrap_or_default(),
             };
-            let newest = score::newest_us(columns.active_us);
+            let newest = stretch.newest_us;
             if let Some(scores) = scores.get_mut(part.clone()) {
                 score::scores(&frame(newest), &columns, scores);
             }
@@ -127,8 +127,7 @@ impl Run {
     pub fn terms(&self, at: usize) -> score::Score {
         let survey = &self.survey;
         let stretch = survey.collections.iter().find(|s| (s.from..s.to).contains(&at));
-        let part = stretch.map_or(0..0, |s| s.from..s.to);
-        let newest = score::newest_us(survey.active_us.get(part).unwrap_or_default());
+        let newest = stretch.map_or(0, |s| s.newest_us);
         let inputs = score::Inputs {
             active_us: survey.active_us.get(at).copied().unwrap_or(0),
             accessed_us: survey.accessed_us.get(at).copied().unwrap_or(0),

@@ -13,6 +13,7 @@ use crate::bytes::codec::codes;
 use crate::organs::columns::Access;
 use crate::pure::policy::Standing;
 use crate::pure::quant::Bits;
+use crate::pure::score;
 use crate::tiers::View;
 use crate::tiers::hot::resident_bytes;
 use crate::words::error::Result;
@@ -66,6 +67,8 @@ pub struct Stretch {
     pub from: usize,
     /// One after the last.
     pub to: usize,
+    /// Its newest event, in microseconds: what age is counted back from.
+    pub newest_us: i64,
 }
 
 impl Survey {
@@ -102,7 +105,8 @@ impl Survey {
             }
             survey.sort(from);
             let (collection, to) = (*collection, survey.len());
-            survey.collections.push(Stretch { collection, from, to });
+            let newest_us = score::newest_us(survey.active_us.get(from..).unwrap_or_default());
+            survey.collections.push(Stretch { collection, from, to, newest_us });
         }
         Ok(survey)
     }

@@ -117,7 +117,8 @@ impl Oracle<'_> {
         let moment = &self.run.moments[k];
         answers(&store, &moment.state, &clock, now)?;
         let report = store.verify(Depth::Deep).map_err(|e| format!("verify: {e:?}"))?;
-        if !report.is_whole() {
+        // On a disk that lied, what nobody asks for any more may be rotten.
+        if !report.is_whole() && rigour != Rigour::Lying {
             return Err(format!("verify found {:?}", report.problems));
         }
         nothing_left_over(disk, &store)?;

@@ -30,7 +30,10 @@ impl World {
                 let count = |levels: &[LevelReport]| levels.iter().map(|l| l.entries).sum::<u64>();
                 assert_eq!(count(&report.before), count(&report.after), "{report:?}");
                 let again = self.store().plan_with(policy).unwrap();
-                assert_eq!(again.moves, 0, "a run leaves nothing to do: {report:?}, then {again:?}");
+                assert_eq!(
+                    again.moves, 0,
+                    "a run leaves nothing to do: {report:?}, then {again:?}"
+                );
             }
             Op::Recompress => {
                 self.store().recompress().unwrap();

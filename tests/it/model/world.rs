@@ -95,7 +95,13 @@ impl World {
                 let us = i64::try_from(by.as_micros()).unwrap();
                 self.clock.set_now(Timestamp(self.now().0 - us));
             }
-            Op::Checkpoint | Op::Compress(_) | Op::Recompress | Op::Vacuum | Op::Reopen | Op::Kill | Op::PowerLoss(_) => {
+            Op::Checkpoint
+            | Op::Compress(_)
+            | Op::Recompress
+            | Op::Vacuum
+            | Op::Reopen
+            | Op::Kill
+            | Op::PowerLoss(_) => {
                 self.upkeep(op);
             }
             reading => self.read(reading),
