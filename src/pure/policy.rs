@@ -243,19 +243,22 @@ fn at<T: Copy>(column: &[T], at: usize, otherwise: T) -> T {
     column.get(at).copied().unwrap_or(otherwise)
 }
 
+/// The better of two entries first: by score, last access, id.
+fn by_rank(view: &PolicyView<'_>, a: usize, b: usize) -> std::cmp::Ordering {
+    let rank = |n: usize| {
+        let id = at(view.ids, n, EntryId(0));
+        (at(view.scores, n, 0.0), at(view.accessed_us, n, 0), id)
+    };
+    let (a, b) = (rank(a), rank(b));
+    b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(b.2.cmp(&a.2))
+}
+
 impl<'a> Work<'a> {
     fn new(view: &'a PolicyView<'a>) -> Work<'a> {
         let all = 0..view.ids.len();
         let (pinned, mut order): (Vec<usize>, Vec<usize>) =
             all.partition(|n| at(view.pinned, *n, false));
-        let rank = |n: usize| {
-            let id = at(view.ids, n, EntryId(0));
-            (at(view.scores, n, 0.0), at(view.accessed_us, n, 0), id)
-        };
-        order.sort_unstable_by(|a, b| {
-            let (a, b) = (rank(*a), rank(*b));
-            b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(b.2.cmp(&a.2))
-        });
+        order.sort_unstable_by(|a, b| by_rank(view, *a, *b));
         let share = (order.len() as f64 * PROTECTED_SHARE).ceil() as usize;
         let mut room = view.budget_bytes / 2;
         let mut protected = 0_usize;
@@ -337,13 +340,7 @@ impl<'a> Work<'a> {
     }
 
     fn is_protected(&self, n: usize, protected: &[usize]) -> bool {
-        let Some(last) = protected.last() else { return false };
-        let key = |n: usize| {
-            let id = at(self.view.ids, n, EntryId(0));
-            (at(self.view.scores, n, 0.0), at(self.view.accessed_us, n, 0), id)
-        };
-        let (a, b) = (key(n), key(*last));
-        a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)).is_ge()
+        protected.last().is_some_and(|last| by_rank(self.view, n, *last).is_le())
     }
 
     fn width(&self, n: usize) -> Standing {
@@ -425,8 +422,10 @@ impl<'a> Work<'a> {
             self.to.iter().zip(self.view.standing).map(|(to, from)| to <= from).collect();
         let lowest_first: Vec<usize> = self.order.iter().rev().copied().collect();
         let unprotected = self.order.len() - self.protected;
-        let mut makes_room = lowest_first.into_iter().enumerate();
-        for n in self.order.clone().into_iter().chain(self.pinned.clone()) {
+        let mut makes_room = lowest_first.into_iter().enumerate().peekable();
+        let mut best_first: Vec<usize> = self.order.iter().chain(&self.pinned).copied().collect();
+        best_first.sort_unstable_by(|a, b| by_rank(self.view, *a, *b));
+        for n in best_first {
             let from = self.stands(n);
             let rises = at(self.view.scores, n, 0.0) >= self.tau + HYSTERESIS
                 || at(self.view.hit_twice, n, false);
@@ -443,8 +442,7 @@ impl<'a> Work<'a> {
                     return;
                 }
                 // Only an entry of a lower rank than this one makes room for it.
-                let Some((nth, victim)) = makes_room.next().filter(|v| self.ranks_below(v.1, n))
-                else {
+                let Some((nth, victim)) = makes_room.next_if(|v| self.ranks_below(v.1, n)) else {
                     return;
                 };
                 if self.stands(victim) == Standing::Hot && at(&stay, victim, false) {

@@ -103,7 +103,7 @@ fn sights() -> impl Strategy<Value = Sight> {
 const POLICIES: [Policy; 3] = [Policy::Watermark, Policy::Paper, Policy::PaperLiteral];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
     fn a_plan_keeps_to_what_is_possible_and_counts_right(mut sight in sights()) {
@@ -128,12 +128,17 @@ proptest! {
     }
 
     #[test]
-    fn a_plan_carried_out_leaves_nothing_to_do(mut sight in sights()) {
+    fn plans_come_to_rest(mut sight in sights()) {
         for policy in POLICIES {
             let first = plan(policy, &sight.view());
             sight.carry_out(&first);
             let second = plan(policy, &sight.view());
-            prop_assert!(second.moves.is_empty(), "{policy:?}: {:?}, then {:?}", first.moves, second.moves);
+            // The last entry that went down may have been large, and others fit where it was.
+            let risen = second.moves.iter().all(|m| m.to < m.from);
+            prop_assert!(risen, "{policy:?}: {:?}, then {:?}", first.moves, second.moves);
+            sight.carry_out(&second);
+            let third = plan(policy, &sight.view());
+            prop_assert!(third.moves.is_empty(), "{policy:?}: {:?}, then {:?}", second.moves, third.moves);
         }
     }
 

@@ -7,6 +7,7 @@
 //! - [`npy`]: vectors in `.npy` files, row by row
 //! - [`lines`]: entries in `.jsonl` and `.txt` files, plain or packed with zstd
 //! - [`embed`]: `hash-384`, an embedder that needs no model
+//! - [`output`], [`render`]: results, errors, exit codes and entries as people and programs read them
 //! - [`time`]: times and durations as people write them
 #![deny(missing_docs)]
 
@@ -14,4 +15,6 @@ pub mod embed;
 pub mod fault;
 pub mod lines;
 pub mod npy;
+pub mod output;
+pub mod render;
 pub mod time;

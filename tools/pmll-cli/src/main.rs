@@ -19,15 +19,15 @@ mod cmd_search;
 mod cmd_store;
 mod demo;
 mod open;
-mod output;
 mod record;
-mod render;
 mod sort;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use pmll_cli::{output, render};
+
 use clap::error::ErrorKind as Usage;
 use tracing_subscriber::EnvFilter;
 

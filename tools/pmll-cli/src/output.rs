@@ -8,8 +8,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use crate::fault::Fault;
 use pmll::ErrorKind;
-use pmll_cli::fault::Fault;
 use serde_json::{Value, json};
 
 /// How a command ends.
@@ -17,23 +17,36 @@ pub type Outcome = Result<(), Failure>;
 
 /// Exit codes, as `pmll --help` documents them.
 pub mod code {
+    /// No such store, collection, key or setting.
     pub const NOT_FOUND: u8 = 1;
+    /// Wrong command line.
     pub const USAGE: u8 = 2;
+    /// Invalid value or input file.
     pub const INVALID: u8 = 3;
+    /// Another process has the store.
     pub const LOCKED: u8 = 4;
+    /// Damaged files.
     pub const CORRUPT: u8 = 5;
+    /// No room, or the operating system refused.
     pub const FULL_OR_IO: u8 = 6;
+    /// Files of another version.
     pub const VERSION: u8 = 7;
+    /// A bug of the program.
     pub const BUG: u8 = 70;
+    /// Ctrl-C.
     pub const INTERRUPTED: u8 = 130;
 }
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
 pub struct Failure {
+    /// Exit code.
     pub code: u8,
+    /// Stable name of the kind.
     pub kind: &'static str,
+    /// What happened, and where.
     pub message: String,
+    /// What the user can do.
     pub hint: Option<String>,
 }
 
@@ -170,7 +183,9 @@ pub fn colour() -> bool {
 /// What the global options say about output.
 #[derive(Clone, Copy, Debug)]
 pub struct Voice {
+    /// One JSON object instead of text.
     pub json: bool,
+    /// No remarks and no bars.
     pub quiet: bool,
 }
 

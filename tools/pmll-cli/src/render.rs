@@ -1,9 +1,9 @@
 //! Entries as JSON objects and as lines for people.
 
+use crate::time;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use pmll::{Entry, Timestamp};
-use pmll_cli::time;
 use serde_json::{Map, Value};
 
 use crate::output::one_line;
