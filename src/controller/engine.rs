@@ -23,6 +23,7 @@ use crate::organs::arena::{self, Block};
 use crate::organs::catalog::Catalog;
 use crate::organs::columns::{self, Columns};
 use crate::organs::wal::{Wal, WalOptions};
+use crate::pure::policy::TRIGGER_SHARE;
 use crate::tiers::View;
 use crate::tiers::cache::{Masks, Sketches};
 use crate::tiers::levels::{Levels, WarmBlock};
@@ -225,15 +226,24 @@ impl Engine {
     }
 
     /// The caches of searches, with their shares of the budget: sketches find everything and get
-    /// two fifths, masks a thirty-second.
+    /// two fifths, masks a thirty-second; neither gets what would start a run of the compressor.
     pub fn stores(&self) -> Stores<'_> {
         let budget = self.budget_bytes();
+        let (counted, sketches) = (self.counted_bytes(), self.sketches.bytes());
+        let others = counted.saturating_sub(sketches + self.masks.bytes());
+        let room = ((budget as f64 * TRIGGER_SHARE) as u64).saturating_sub(others);
+        let mask_bytes_max = room.min(budget / 32);
         Stores {
             masks: &self.masks,
-            mask_bytes_max: budget / 32,
+            mask_bytes_max,
             sketches: &self.sketches,
-            sketch_bytes_max: budget / 5 * 2,
+            sketch_bytes_max: (room - mask_bytes_max).min(self.sketch_share()),
         }
+    }
+
+    /// Most bytes of the budget that sketches may take.
+    pub fn sketch_share(&self) -> u64 {
+        self.budget_bytes() / 5 * 2
     }
 
     /// Bytes of redb's page cache.

@@ -185,13 +185,20 @@ impl Engine {
         (self.budget_bytes() as f64 * TARGET_SHARE) as u64
     }
 
+    /// What is counted, with the sketches counted as if all that may be in RAM were: they find
+    /// every entry, so entries make room for them before a search asks.
+    fn claimed_bytes(&self, view: &View) -> u64 {
+        let wanted: u64 = view.cold.sketch_bytes().min(self.sketch_share());
+        self.counted_bytes() + wanted.saturating_sub(self.sketches.bytes())
+    }
+
     /// What a run would do now, without doing it.
     pub fn plan(&self, policy: Policy) -> Result<CompressReport> {
         self.check_open()?;
         let view = self.view.load_full();
         let run = self.survey(&view)?;
         let mut report = self.begin_report(&run, &view);
-        let plan = run.plan(policy, report.counted_bytes_before, self.budget_bytes());
+        let plan = run.plan(policy, self.claimed_bytes(&view), self.budget_bytes());
         let mut after = run.survey.standing.clone();
         for change in &plan.moves {
             if let Some(standing) = after.get_mut(change.at) {
@@ -200,9 +207,11 @@ impl Engine {
         }
         report.note(&plan);
         report.passes = u32::from(!plan.moves.is_empty());
-        report.counted_bytes_after = plan.bytes_after;
+        let gone = plan.bytes_before.saturating_sub(plan.bytes_after);
+        let come = plan.bytes_after.saturating_sub(plan.bytes_before);
+        report.counted_bytes_after = (report.counted_bytes_before + come).saturating_sub(gone);
         report.after = levels(&run, &after, None);
-        report.outcome = match plan.bytes_after <= report.target_bytes {
+        report.outcome = match report.counted_bytes_after <= report.target_bytes {
             true => Outcome::TargetMet,
             false => Outcome::NoProgress,
         };
@@ -226,7 +235,7 @@ impl Engine {
         let mut report = self.begin_report(&run, &view);
         loop {
             let counted = self.counted_bytes();
-            let plan = run.plan(policy, counted, self.budget_bytes());
+            let plan = run.plan(policy, self.claimed_bytes(&view), self.budget_bytes());
             report.note(&plan);
             // The last pass also packs blocks that hold dead rows.
             if plan.moves.is_empty() && plan.hidden.is_none() {
@@ -302,7 +311,7 @@ impl Engine {
         let run = self.survey(&view)?;
         let Some(at) = run.find(id) else { return Ok(None) };
         let budget = self.budget_bytes();
-        let plan = run.plan(Policy::Watermark, self.counted_bytes(), budget);
+        let plan = run.plan(Policy::Watermark, self.claimed_bytes(&view), budget);
         let planned = plan.moves.iter().find(|m| m.at == at).map(|m| m.to);
         let seat = run.seat(at, budget);
         let standing = run.survey.standing.get(at).copied().unwrap_or(Standing::Cold);

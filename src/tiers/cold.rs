@@ -13,6 +13,7 @@ use roaring::RoaringBitmap;
 use crate::bytes::codec::body::Body;
 use crate::bytes::codec::cursor::Reader;
 use crate::bytes::codec::footer;
+use crate::bytes::codec::segment::SectionKind;
 use crate::organs::archive::{Row, Segment};
 use crate::organs::catalog::{Located, Snapshot};
 use crate::words::error::{Error, Result};
@@ -220,6 +221,12 @@ impl Cold {
     pub fn digest(&self, counts: impl Fn(u64) -> bool) -> u32 {
         let segments = self.segments.iter().filter(|(number, _)| counts(**number));
         footer::digest(segments.map(|(number, s)| (*number, s.segment.crc())))
+    }
+
+    /// Bytes of all sketches.
+    pub fn sketch_bytes(&self) -> u64 {
+        let groups = self.segments.values().flat_map(|s| &s.segment.footer().groups);
+        groups.filter_map(|g| g.section(SectionKind::Sketches)).map(|section| section.len).sum()
     }
 
     /// Bytes it keeps resident besides the catalog's cache: footers and bitmaps.

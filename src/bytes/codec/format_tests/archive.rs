@@ -1,10 +1,13 @@
-//! The archive's part of `docs/FORMAT.md` against its encoders.
+//! The archive's and the arena's part of `docs/FORMAT.md` against its encoders.
 
 use super::{STORE, check, end, record, table};
+use crate::bytes::codec::block::{self, BlockHeader};
 use crate::bytes::codec::body::{self, FrameEntry};
+use crate::bytes::codec::codes;
 use crate::bytes::codec::footer::{Footer, Group};
 use crate::bytes::codec::row::{self, Row, Span};
 use crate::bytes::codec::segment::{self, Section, SectionKind, Seed, Trailer};
+use crate::pure::quant::{self, Bits};
 use crate::words::id::{CollectionId, EntryId, Lsn, Timestamp};
 use crate::words::options::Element;
 use crate::words::record::Record;
@@ -219,4 +222,67 @@ fn format_of_archive_items() {
             ("crc", &at_place(6, 5, 6, &bytes[..20])),
         ],
     );
+}
+
+#[test]
+fn format_of_an_arena_block() {
+    let header = BlockHeader {
+        store_id: STORE,
+        number: 7,
+        collection: CollectionId(8),
+        dim: 6,
+        group: 6,
+        bits: 8,
+        rows: 1,
+        row_bytes: 18,
+    };
+    let bytes = block::encode(&header, &[(EntryId(21), Lsn(22))], &[9; 18]).unwrap();
+    assert_eq!(end(&table("Arena header")), block::HEADER_BYTES);
+    check(
+        "Arena header",
+        &bytes[..block::HEADER_BYTES],
+        &[
+            ("magic", b"pmllBLK\n"),
+            ("format", &[0; 4]),
+            ("rows", &1u32.to_le_bytes()),
+            ("store", &STORE),
+            ("block", &7u64.to_le_bytes()),
+            ("collection", &8u32.to_le_bytes()),
+            ("dim", &6u32.to_le_bytes()),
+            ("group", &6u32.to_le_bytes()),
+            ("row_bytes", &18u32.to_le_bytes()),
+            ("bits", &[8]),
+            ("crc", &crc32fast::hash(&bytes[..60]).to_le_bytes()),
+        ],
+    );
+    let crc = |part: u8, of: &[u8]| {
+        let seen = [&STORE[..], &7u64.to_le_bytes(), &[part], of].concat();
+        crc32fast::hash(&seen).to_le_bytes()
+    };
+    assert_eq!(bytes[64..72], 21u64.to_le_bytes());
+    assert_eq!(bytes[72..80], 22u64.to_le_bytes());
+    assert_eq!(bytes[80..84], crc(1, &bytes[64..80]));
+    assert_eq!(bytes[128..146], [9; 18]);
+    assert_eq!(bytes[146..], crc(2, &[9; 18]));
+}
+
+#[test]
+fn format_of_a_packed_row() {
+    let layout = codes::layout(4).unwrap();
+    let fields = table("Packed row");
+    assert_eq!(end(&fields), 12);
+    let mut row = vec![0; layout.row_bytes()];
+    quant::encode(layout, &[-1.0, 0.0, 1.0, 3.0], &mut row);
+    let float = |at: usize| f32::from_le_bytes(row[at..at + 4].try_into().unwrap());
+    let (min, step) = (float(4), float(8));
+    assert_eq!((min, step.to_bits() % 32), (-1.0, 0));
+    assert!(step >= 4.0 / 255.0 && step < 4.0 / 255.0 * 1.000_01);
+    assert_eq!(row[12..], [0, 64, 127, 255]);
+    let values = row[12..].iter().map(|code| min + step * f32::from(*code));
+    assert!((float(0) - values.map(|v| v * v).sum::<f32>().sqrt()).abs() < 1e-5);
+    let mut narrow = vec![0; layout.with_bits(Bits::Four).row_bytes()];
+    quant::narrow(layout, &row, &mut narrow);
+    assert_eq!(f32::from_le_bytes(narrow[8..12].try_into().unwrap()), 17.0 * step);
+    // (0 + 8) / 17, (64 + 8) / 17, (127 + 8) / 17, (255 + 8) / 17
+    assert_eq!(narrow[12..], [0x40, 0xF7]);
 }
