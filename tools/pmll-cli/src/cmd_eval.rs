@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use pmll::{Collection, Filter, Query};
+use pmll::{Collection, CountAccess, Exactness, Filter, Query};
 use pmll_cli::lines::{Line, Lines};
 use pmll_cli::npy::NpyReader;
 use serde_json::{Map, Value, json};
@@ -62,6 +62,9 @@ pub struct EvalArgs {
     /// Entries to find
     #[arg(short, default_value_t = 10)]
     k: usize,
+    /// How sure to be: codes, a share such as 0.95 or 0.99, or exact
+    #[arg(long, value_name = "CODES|SHARE|EXACT", default_value = "0.99", value_parser = crate::cmd_search::exactness)]
+    exactness: Exactness,
     /// Threads that search
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
@@ -102,7 +105,7 @@ pub fn run(args: &EvalArgs, context: &Context) -> Outcome {
     let collection = args.place.read(context)?;
     let threads = usize::from(args.threads).min(cases.len());
     let started = Instant::now();
-    let answers = search_all(&collection, &cases, args.k, threads, context)?;
+    let answers = search_all(&collection, &cases, (args.k, args.exactness), threads, context)?;
     let wall = started.elapsed().as_secs_f64();
 
     let mut times: Vec<Duration> = answers.iter().map(|a| a.time).collect();
@@ -261,7 +264,7 @@ fn key(fields: &[String], question: &Map<String, Value>, answer: &str) -> Result
 fn search_all(
     collection: &Collection,
     cases: &[Case],
-    k: usize,
+    asked: (usize, Exactness),
     threads: usize,
     context: &Context,
 ) -> Result<Vec<Answer>, Failure> {
@@ -269,7 +272,7 @@ fn search_all(
     let work = |first: usize| {
         let mut answers = Vec::new();
         for (at, case) in cases.iter().enumerate().skip(first).step_by(threads) {
-            answers.push((at, search(collection, case, k)?));
+            answers.push((at, search(collection, case, asked)?));
             bar.inc(1);
         }
         Ok::<_, Failure>(answers)
@@ -295,8 +298,14 @@ fn search_all(
     Ok(all.into_iter().map(|(_, answer)| answer).collect())
 }
 
-fn search(collection: &Collection, case: &Case, k: usize) -> Result<Answer, Failure> {
-    let mut query = Query::vector(case.vector.clone()).k(k).with_payload(false);
+fn search(
+    collection: &Collection,
+    case: &Case,
+    (k, exactness): (usize, Exactness),
+) -> Result<Answer, Failure> {
+    let query = Query::vector(case.vector.clone()).k(k).exactness(exactness);
+    // What is measured shall not learn from being measured.
+    let mut query = query.with_payload(false).count_access(CountAccess::None);
     if let Some(filter) = &case.filter {
         query = query.filter(filter.clone());
     }

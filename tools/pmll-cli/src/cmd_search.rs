@@ -43,7 +43,7 @@ pub struct SearchArgs {
 }
 
 /// `codes`, `exact`, or a recall in (0, 1].
-fn exactness(text: &str) -> Result<Exactness, String> {
+pub fn exactness(text: &str) -> Result<Exactness, String> {
     match text {
         "codes" => Ok(Exactness::Codes),
         "exact" => Ok(Exactness::Exact),

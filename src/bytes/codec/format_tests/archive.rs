@@ -276,7 +276,7 @@ fn format_of_a_packed_row() {
     let float = |at: usize| f32::from_le_bytes(row[at..at + 4].try_into().unwrap());
     let (min, step) = (float(4), float(8));
     assert_eq!((min, step.to_bits() % 32), (-1.0, 0));
-    assert!(step >= 4.0 / 255.0 && step < 4.0 / 255.0 * 1.000_01);
+    assert!((4.0 / 255.0..4.0 / 255.0 * 1.000_01).contains(&step));
     assert_eq!(row[12..], [0, 64, 127, 255]);
     let values = row[12..].iter().map(|code| min + step * f32::from(*code));
     assert!((float(0) - values.map(|v| v * v).sum::<f32>().sqrt()).abs() < 1e-5);

@@ -1,9 +1,10 @@
 //! `pmll demo`: one long session of an agent, killed again and again, and held to account.
 //!
 //! 1. A plan of a session is made from a seed: passages are remembered with real embeddings, read
-//!    again, pinned, forgotten and learned again, notes are taken, searches are made ([`plan`]).
+//!    again, pinned, forgotten and learned again, notes are taken, searches are made, the compressor
+//!    is run; the budget is the least there is ([`plan`]).
 //! 2. A process of its own plays it and prints an acknowledgement for each step ([`writer`]).
-//! 3. At a random moment this process kills that one with SIGKILL, by its id; opens the store;
+//! 3. At a random moment, the first time while the compressor runs, this process kills that one with SIGKILL, by its id; opens the store;
 //!    holds every entry against the acknowledged steps, byte for byte ([`check`]); and lets a new
 //!    process go on from there. The step that was on its way may be there whole or not at all.
 //! 4. At the end everything is checked again, searches are held against the exact answers, all
@@ -138,6 +139,8 @@ struct Told {
     searches: Vec<Duration>,
     searches_wrong: usize,
     checkpoints: usize,
+    compressions: usize,
+    moves: u64,
 }
 
 impl Demo {
@@ -150,7 +153,13 @@ impl Demo {
             let left = total - from;
             // Between a half and one and a half of an even share.
             let share = (left / usize::from(kills - life + 1)).max(1) as u64;
-            let after = from + (share / 2 + self.chance.below(share)) as usize;
+            let mut after = from + (share / 2 + self.chance.below(share)) as usize;
+            if life == 0 {
+                // The first kill hits the compressor at work.
+                let rest = self.plan.steps.iter().enumerate().skip(after);
+                let run = rest.clone().find(|(_, step)| **step == plan::Step::Compress);
+                after = run.map_or(after, |(at, _)| at);
+            }
             let kill_after = (life < kills && after < total).then_some(after);
             self.progress.set_message(format!("life {} of {}", life + 1, kills + 1));
             let (told, status) = self.live(from, kill_after)?;
@@ -169,11 +178,14 @@ impl Demo {
                 self.progress.suspend(|| eprintln!("WRONG after step {reached}: {line}"));
             }
             let steps = self.plan.steps.get(from..reached).unwrap_or_default();
-            report.add(told.writes, told.searches, told.checkpoints, told.searches_wrong, steps);
+            let upkeep = (told.checkpoints, told.compressions, told.moves);
+            report.add(told.writes, told.searches, upkeep, told.searches_wrong, steps);
             report.lives.push(Life {
                 from,
                 until: reached,
                 ending,
+                compressing: ending == Ending::Killed
+                    && self.plan.steps.get(acked) == Some(&plan::Step::Compress),
                 doubt,
                 reopened_micros: report::micros(reopened),
                 checked,
@@ -254,6 +266,7 @@ impl Demo {
         if reached == self.plan.steps.len() {
             report.recall(check::recall(&collection, &self.data)?);
         }
+        report.compressed(&store.compress()?);
         let verified = store.verify(Depth::Deep)?;
         report.problems =
             verified.problems.iter().map(|p| format!("{}: {}", p.file, p.message)).collect();
@@ -280,6 +293,7 @@ impl Demo {
         };
         gone(std::fs::remove_file(self.dir.join("index.redb")))?;
         gone(std::fs::remove_dir_all(self.dir.join("columns")))?;
+        gone(std::fs::remove_dir_all(self.dir.join("arena")))?;
         writer::open(&self.dir, &self.data, self.budget)
     }
 }
@@ -298,6 +312,11 @@ impl Told {
         match verb {
             Some("ack") => self.writes.push(time),
             Some("archived") => self.checkpoints += 1,
+            Some("compressed") => {
+                let moves: u64 = words.next().and_then(|n| n.parse().ok()).ok_or_else(strange)?;
+                self.compressions += 1;
+                self.moves += moves;
+            }
             Some("found") => {
                 self.searches.push(time);
                 self.searches_wrong += usize::from(words.next() != Some("right"));

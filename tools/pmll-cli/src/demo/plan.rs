@@ -22,7 +22,7 @@ const START_MICROS: i64 = 1_767_600_000_000_000;
 /// Event time between two passages.
 const TURN_MICROS: i64 = 90_000_000;
 
-/// One step of the session. All but the last two change what is remembered.
+/// One step of the session. All but the last three change what is remembered.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Puts passages, in one batch.
@@ -39,12 +39,14 @@ pub enum Step {
     Search(usize),
     /// Folds the log into the archive.
     Archive,
+    /// Runs the compressor.
+    Compress,
 }
 
 impl Step {
     /// Whether the step changes what is remembered.
     pub fn writes(&self) -> bool {
-        !matches!(self, Step::Search(_) | Step::Archive)
+        !matches!(self, Step::Search(_) | Step::Archive | Step::Compress)
     }
 }
 
@@ -153,7 +155,7 @@ pub fn apply(model: &mut Model, step: &Step, data: &Data) {
                 model.remove(key);
             }
         }
-        Step::Search(_) | Step::Archive => {}
+        Step::Search(_) | Step::Archive | Step::Compress => {}
     }
 }
 
@@ -220,7 +222,8 @@ impl Plan {
                         false => Step::Forget(keys),
                     }
                 }
-                91..99 => Step::Search(chance.below(data.queries.len() as u64) as usize),
+                91..97 => Step::Search(chance.below(data.queries.len() as u64) as usize),
+                97..99 => Step::Compress,
                 _ => Step::Archive,
             };
             steps.push(step);
@@ -293,6 +296,7 @@ mod tests {
             assert!(has(|s| matches!(s, Step::Reread(_))), "seed {seed}");
             assert!(has(|s| matches!(s, Step::Note(..))), "seed {seed}");
             assert!(has(|s| matches!(s, Step::Search(_))), "seed {seed}");
+            assert!(has(|s| *s == Step::Compress), "seed {seed}");
             let model = plan.model(plan.steps.len(), &data);
             for row in 0..data.passages.len() {
                 assert_eq!(model[&key(row)].payload, data.passages[row].as_bytes());

@@ -2,7 +2,7 @@
 //!
 //! It opens the store, goes on at the step it is told, and prints a line when a step has returned:
 //! `ack STEP MICROS` for writes, `found STEP MICROS right|wrong` for searches, `archived STEP
-//! MICROS` for checkpoints. A write is acknowledged only after the store has returned from it,
+//! MICROS` for checkpoints, `compressed STEP MICROS MOVES` for runs of the compressor. A write is acknowledged only after the store has returned from it,
 //! with `Durability::Sync`. One step is on its way at a time, so that whoever reads the lines knows
 //! which single step may be in doubt when they end.
 
@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pmll::{
-    Batch, Collection, CollectionSpec, Draft, Element, Hits, Options, Patch, Query, Store,
-    Timestamp,
+    Batch, Collection, CollectionSpec, Draft, Element, Exactness, Hits, Options, Patch, Query,
+    Store, Timestamp,
 };
 
 use super::data::{Data, K};
 use super::plan::{self, Memory, Model, Plan, Step};
 use super::{Outcome, Result};
 
-/// Memory the store may take for data unless `--budget` says otherwise: less than the vectors need
-/// in f32, so that they do not all stay there.
-pub const BUDGET_BYTES: u64 = 4 << 20;
+/// Memory the store may take for data unless `--budget` says otherwise: the least there is, a
+/// quarter of what the vectors need in f32.
+pub const BUDGET_BYTES: u64 = 1 << 20;
 
 /// How far two ways of summing 384 products may lie apart.
 const SCORE_TOLERANCE: f64 = 1e-5;
@@ -60,7 +60,8 @@ pub fn run(args: &WriterArgs) -> Outcome {
         let begun = Instant::now();
         let line = match step {
             Step::Search(query) => {
-                let hits = collection.search(query_of(&data, *query))?;
+                let exactly = query_of(&data, *query).exactness(Exactness::Exact);
+                let hits = collection.search(exactly)?;
                 let micros = begun.elapsed().as_micros();
                 let verdict =
                     if is_right(&hits, &model, &data, *query) { "right" } else { "wrong" };
@@ -69,6 +70,10 @@ pub fn run(args: &WriterArgs) -> Outcome {
             Step::Archive => {
                 store.checkpoint()?;
                 format!("archived {number} {}\n", begun.elapsed().as_micros())
+            }
+            Step::Compress => {
+                let moves = store.compress()?.moves;
+                format!("compressed {number} {} {moves}\n", begun.elapsed().as_micros())
             }
             step => {
                 write(&store, &collection, &model, step, &data)?;
@@ -120,7 +125,7 @@ fn write(
             let batch = keys.iter().fold(Batch::new(), |batch, key| batch.delete(collection, key));
             store.write(batch)?;
         }
-        Step::Search(_) | Step::Archive => {}
+        Step::Search(_) | Step::Archive | Step::Compress => {}
     }
     Ok(())
 }
