@@ -16,6 +16,7 @@ use crate::controller::engine::Engine;
 use crate::controller::stage::Step;
 use crate::organs::columns;
 use crate::tiers::View;
+use crate::tiers::cold::{Cold, ColdSegment};
 use crate::tiers::hot::MemTable;
 use crate::tiers::mover::{self, Ground, Moved, meta};
 use crate::verbs::recovery::{self, Shelves};
@@ -23,6 +24,10 @@ use crate::verbs::vacuum::{self, VacuumReport};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::Lsn;
 use crate::words::options::Durability;
+
+/// Small segments that may stand beside each other under a budget that presses: some 20 KB of
+/// directories.
+const SMALL_SEGMENTS_MAX: usize = 32;
 
 /// What a checkpoint did.
 ///
@@ -249,11 +254,27 @@ impl Engine {
             report.segments_before = segments;
             report.bytes_before = bytes;
         });
+        report.rows_moved = self.merge(&vacuum::plan)?;
+        vacuum::count(&self.view.load().cold, |segments, bytes| {
+            report.segments_after = segments;
+            report.bytes_after = bytes;
+        });
+        Ok(report)
+    }
+
+    /// Merges small segments when many have gathered; the caller holds `maintenance`.
+    pub fn merge_small(&self) -> Result<()> {
+        self.merge(&|cold| vacuum::small(cold, SMALL_SEGMENTS_MAX)).map(drop)
+    }
+
+    /// Merges what `plan` names, step by step, until it names nothing. Answers the rows moved.
+    fn merge(&self, plan: &dyn Fn(&Cold) -> Vec<Arc<ColdSegment>>) -> Result<u64> {
+        let mut rows = 0;
         loop {
             let view = self.view.load_full();
-            let plan = vacuum::plan(&view.cold);
+            let plan = plan(&view.cold);
             if plan.is_empty() {
-                break;
+                return Ok(rows);
             }
             let (cold, step) = self.with_ground(|ground| vacuum::run(ground, &view, &plan))?;
             let cold = Arc::new(cold);
@@ -261,15 +282,10 @@ impl Engine {
             self.sketches.retain(|key| cold.segments.contains_key(&key.segment));
             self.masks.retain(|(key, _)| cold.segments.contains_key(&key.segment));
             self.written.archive.fetch_add(step.bytes, Ordering::AcqRel);
-            report.rows_moved += step.rows;
+            rows += step.rows;
             // Only now: the catalog that names their replacement is on disk.
             vacuum::remove(&*self.disk, &plan)?;
         }
-        vacuum::count(&self.view.load().cold, |segments, bytes| {
-            report.segments_after = segments;
-            report.bytes_after = bytes;
-        });
-        Ok(report)
     }
 
     /// Removes entries whose time passed at least the grace ago, seen on the monotonic clock.

@@ -1,9 +1,14 @@
 //! Pressure: when the compressor runs, and how a run goes.
 //!
-//! Steps of [`Engine::compress`]: a checkpoint, so that everything that may move is archived; one
-//! survey with one timestamp; at most three passes of plan and step, each published before the next
-//! and each after its blocks are on disk; the set of hot ids is saved. It ends when the target is
-//! met, when three passes were made, or when a plan moves nothing.
+//! Steps of [`Engine::compress`]:
+//! 1. a checkpoint, so that everything that may move is archived;
+//! 2. small segments are merged when there are many, as the directory of each stays in RAM, and
+//!    expired entries leave it;
+//! 3. one survey with one timestamp;
+//! 4. at most three passes of plan and step, each published before the next and each after its
+//!    blocks are on disk; the set of hot ids is saved.
+//!
+//! It ends when the target is met, when three passes were made, or when a plan moves nothing.
 //!
 //! A run starts when a caller asks, and by itself when more than 80 % of the budget is counted: on
 //! the background thread, or in the writing call where there is none. Readers go on by the view
@@ -15,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::controller::engine::Engine;
+use crate::organs::catalog::Catalog;
 use crate::organs::{arena, columns};
 use crate::pure::policy::{
     CAP_SHARE, HYSTERESIS, Plan, Policy, Standing, TARGET_SHARE, TRIGGER_SHARE,
@@ -185,11 +191,14 @@ impl Engine {
         (self.budget_bytes() as f64 * TARGET_SHARE) as u64
     }
 
-    /// What is counted, with the sketches counted as if all that may be in RAM were: they find
-    /// every entry, so entries make room for them before a search asks.
+    /// What is counted, with caches counted as if all that they may hold were there: sketches find
+    /// every entry, and entries make room for them before a search asks; and a plan that went by
+    /// what a cache holds just now would be followed by others that move a few entries each.
     fn claimed_bytes(&self, view: &View) -> u64 {
-        let wanted: u64 = view.cold.sketch_bytes().min(self.sketch_share());
-        self.counted_bytes() + wanted.saturating_sub(self.sketches.bytes())
+        let sketches: u64 = view.cold.sketch_bytes().min(self.sketch_share());
+        let catalog = self.catalog.try_lock();
+        let catalog = catalog.and_then(|slot| slot.as_ref().map(Catalog::room_bytes)).unwrap_or(0);
+        self.counted_bytes() + sketches.saturating_sub(self.sketches.bytes()) + catalog
     }
 
     /// What a run would do now, without doing it.
@@ -230,35 +239,32 @@ impl Engine {
     fn run(&self, policy: Policy) -> Result<CompressReport> {
         self.archive_all()?;
         let _one_at_a_time = self.maintenance.lock();
+        self.merge_small()?;
+        let now = self.clock.now();
+        self.publish(|view| {
+            let mut levels = (*view.levels).clone();
+            levels.let_go_of_expired(now);
+            View { levels: Arc::new(levels), ..view.clone() }
+        });
         let mut view = self.view.load_full();
         let mut run = self.survey(&view)?;
         let mut report = self.begin_report(&run, &view);
-        loop {
-            let counted = self.counted_bytes();
+        let mut deep = false;
+        while !deep {
             let plan = run.plan(policy, self.claimed_bytes(&view), self.budget_bytes());
             report.note(&plan);
-            // The last pass also packs blocks that hold dead rows.
             if plan.moves.is_empty() && plan.hidden.is_none() {
-                report.outcome = match counted <= report.target_bytes {
-                    true => Outcome::TargetMet,
-                    false => Outcome::NoProgress,
-                };
                 break;
             }
             view = self.step(&mut run, &plan, &mut report)?;
             report.passes += 1;
-            if self.counted_bytes() <= report.target_bytes || policy != Policy::Watermark {
-                report.outcome = match self.counted_bytes() <= report.target_bytes {
-                    true => Outcome::TargetMet,
-                    false => Outcome::NoProgress,
-                };
-                break;
-            }
-            if report.passes == PASSES_MAX {
-                report.outcome = Outcome::DepthReached;
-                break;
-            }
+            deep = report.passes == PASSES_MAX || policy != Policy::Watermark;
         }
+        report.outcome = match self.counted_bytes() <= report.target_bytes {
+            true => Outcome::TargetMet,
+            false if deep && policy == Policy::Watermark => Outcome::DepthReached,
+            false => Outcome::NoProgress,
+        };
         if policy != Policy::PaperLiteral && self.view.load().levels.hides_any() {
             self.publish(|view| {
                 let mut levels = (*view.levels).clone();

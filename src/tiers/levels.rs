@@ -19,7 +19,7 @@ use roaring::RoaringTreemap;
 
 use crate::organs::arena::Block;
 use crate::tiers::hot::{Hot, MemTable, Slot, bytes_of};
-use crate::words::id::{CollectionId, EntryId, Lsn};
+use crate::words::id::{CollectionId, EntryId, Lsn, Timestamp};
 use crate::words::record::{Payload, Record};
 use crate::words::tier::Tier;
 
@@ -141,6 +141,17 @@ impl Levels {
             .map(|hot| hot.record.id)
             .collect();
         for id in dropped {
+            self.let_go(id);
+            Arc::make_mut(&mut self.hot).remove(id.0);
+        }
+    }
+
+    /// Lets the exact copies of entries go whose time has passed: no survey sees them any more, and
+    /// the archive keeps them until they are vacuumed.
+    pub fn let_go_of_expired(&mut self, now: Timestamp) {
+        let expired = |hot: &&Hot| hot.record.expires.is_some_and(|expires| expires <= now);
+        let expired: Vec<EntryId> = self.residents().filter(expired).map(|h| h.record.id).collect();
+        for id in expired {
             self.let_go(id);
             Arc::make_mut(&mut self.hot).remove(id.0);
         }

@@ -104,6 +104,15 @@ pub fn plan(cold: &Cold) -> Vec<Arc<ColdSegment>> {
     if !victims.is_empty() {
         return victims;
     }
+    small(cold, SMALL_RUN_MIN)
+}
+
+/// A run of small segments to be merged, if there are at least so many: each segment keeps its
+/// directory in RAM, so a store that is written under a small budget must not gather them.
+pub fn small(cold: &Cold, at_least: usize) -> Vec<Arc<ColdSegment>> {
+    let mut victims = Vec::new();
+    let mut bytes = 0;
+    let live = |s: &ColdSegment| s.segment.bytes() * s.live_rows() / s.rows().max(1);
     for segment in cold.segments.values().filter(|s| s.segment.bytes() < SMALL_BYTES) {
         let size = live(segment);
         if bytes + size > STEP_BYTES_MAX {
@@ -112,7 +121,7 @@ pub fn plan(cold: &Cold) -> Vec<Arc<ColdSegment>> {
         bytes += size;
         victims.push(Arc::clone(segment));
     }
-    if victims.len() < SMALL_RUN_MIN { Vec::new() } else { victims }
+    if victims.len() < at_least { Vec::new() } else { victims }
 }
 
 /// Payloads that stay in the archive are read there, piece by piece.

@@ -239,3 +239,45 @@ fn two_threads_and_eight_decide_the_same() {
     assert!(two.0 == eight.0, "scores and levels");
     assert_eq!(two.1, eight.1, "answers");
 }
+
+#[test]
+fn expired_entries_do_not_hold_the_budget() {
+    let (disk, clock) = (MemoryDisk::new(), ManualClock::new());
+    let store = open(&disk, &clock);
+    let notes = store.collection("notes").unwrap();
+    let hour = Duration::from_secs(3600);
+    for from in (0..600).step_by(100) {
+        let batch = (from..from + 100).fold(Batch::new(), |batch, n| {
+            let draft = Draft::text("x".repeat(1000)).vector([0.5; DIM]).ttl(hour);
+            batch.put(&notes, format!("short-{n}"), draft)
+        });
+        store.write(batch).unwrap();
+    }
+    store.checkpoint().unwrap();
+    let held = store.stats().unwrap().tiers[0].bytes;
+    assert!(held > BUDGET_BYTES / 4, "{held}");
+    clock.advance(2 * hour);
+    store.compress().unwrap();
+    assert_eq!(store.stats().unwrap().tiers[0].resident, 0);
+    assert_eq!(notes.count(None).unwrap(), 0);
+    // A clock that is set back shows them again: nothing was removed.
+    clock.set_now(Timestamp(pmll::Clock::now(&*clock).0 - 7_200_000_000));
+    assert_eq!(notes.count(None).unwrap(), 600);
+}
+
+#[test]
+fn small_segments_do_not_gather() {
+    let (disk, clock) = (MemoryDisk::new(), ManualClock::new());
+    let store = open(&disk, &clock);
+    let notes = store.collection("notes").unwrap();
+    for n in 0..200 {
+        notes.put(format!("single-{n}"), Draft::text("one").vector([0.1; DIM])).unwrap();
+        store.checkpoint().unwrap();
+    }
+    let before = dump(&store);
+    assert!(store.stats().unwrap().archive_segments > 100);
+    store.compress().unwrap();
+    let stats = store.stats().unwrap();
+    assert!(stats.archive_segments <= 32, "{} segments", stats.archive_segments);
+    assert_same(&dump(&store), &before, "merged");
+}

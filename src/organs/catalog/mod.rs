@@ -201,6 +201,15 @@ impl Catalog {
         self.file.len().map_err(|e| Error::io(format!("measure {FILE}"), e))
     }
 
+    /// RAM that the page cache has not taken yet and may: reading the index fills it.
+    #[must_use]
+    pub fn room_bytes(&self) -> u64 {
+        let health = &self.health;
+        let moved = health.read.load(Ordering::Relaxed) + health.written.load(Ordering::Relaxed);
+        let most = health.used_pages.load(Ordering::Relaxed) * PAGE_BYTES as u64;
+        most.min(self.cache_bytes as u64).saturating_sub(moved)
+    }
+
     /// An upper bound of the RAM that grows with the index: the page cache, as far as it can be
     /// filled by now, and the CRC pages.
     #[must_use]
