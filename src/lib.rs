@@ -50,7 +50,7 @@ pub use face::stats::{CompressorStats, DiskStats, Stats, TierStats, WrittenStats
 pub use face::store::{CollectionInfo, Store};
 pub use pure::filter::Filter;
 pub use pure::policy::{Policy, Standing};
-pub use pure::score::{Score, Weights};
+pub use pure::score::Score;
 pub use verbs::browse::{Scan, ScanPage};
 pub use verbs::search::{CountAccess, Exactness, Hit, Hits, Query};
 pub use verbs::vacuum::VacuumReport;
@@ -59,7 +59,9 @@ pub use words::clock::{Clock, SystemClock};
 pub use words::entry::{Draft, Entry, Patch, Receipt};
 pub use words::error::{Error, ErrorKind, Result};
 pub use words::id::{EntryId, Key, Lsn, Namespace, Timestamp};
-pub use words::options::{ArenaAccess, CollectionSpec, Durability, Element, Metric, Options};
+pub use words::options::{
+    ArenaAccess, CollectionSpec, Durability, Element, Metric, Options, Weights,
+};
 pub use words::tier::Tier;
 
 /// The program of the README, run as a test.

@@ -28,7 +28,7 @@ use crate::pure::policy::{
 use crate::pure::score::Score;
 use crate::tiers::View;
 use crate::tiers::packer::Yard;
-use crate::verbs::compress::{Run, Stepped};
+use crate::verbs::compress::{Rule, Run, Stepped};
 use crate::words::error::Result;
 use crate::words::id::EntryId;
 use crate::words::tier::Tier;
@@ -343,7 +343,8 @@ impl Engine {
     }
 
     fn survey(&self, view: &View) -> Result<Run> {
-        Run::begin(view, self.clock.now(), &|id| self.columns.get(id))
+        let rule = Rule::of(&self.options);
+        Run::begin(view, rule, self.clock.now(), &|id| self.columns.get(id))
     }
 
     /// Carries a plan out and publishes what follows; the caller holds `maintenance`, which every

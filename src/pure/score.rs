@@ -12,67 +12,12 @@
 
 use rayon::prelude::*;
 
-use crate::words::error::{Error, Result};
+use crate::words::options::Weights;
 
 /// Rows from which on several threads share the work.
 const PARALLEL_ROWS_MIN: usize = 1 << 14;
 /// Rows a thread takes at once.
 const CHUNK_ROWS: usize = 1 << 12;
-
-/// How much each term counts.
-///
-/// ```
-/// let weights = pmll::Weights::new(0.5, 0.25, 0.25)?;
-/// assert_eq!(weights.recency(), 0.5);
-/// assert!(pmll::Weights::new(0.5, 0.5, 0.5).is_err());
-/// # Ok::<(), pmll::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Weights {
-    recency: f32,
-    frequency: f32,
-    semantic: f32,
-}
-
-impl Default for Weights {
-    /// 0.4, 0.3, 0.3.
-    fn default() -> Weights {
-        Weights { recency: 0.4, frequency: 0.3, semantic: 0.3 }
-    }
-}
-
-impl Weights {
-    /// Errors with `Invalid` unless each is at least 0 and they sum to 1 within 1e-6.
-    pub fn new(recency: f32, frequency: f32, semantic: f32) -> Result<Weights> {
-        let all = [recency, frequency, semantic];
-        let sum: f64 = all.iter().map(|w| f64::from(*w)).sum();
-        if all.iter().any(|w| !w.is_finite() || *w < 0.0) || (sum - 1.0).abs() > 1e-6 {
-            return Err(Error::invalid(format!(
-                "weights {recency}, {frequency}, {semantic} sum to {sum}: each takes 0 or more, \
-                 together 1"
-            )));
-        }
-        Ok(Weights { recency, frequency, semantic })
-    }
-
-    /// Weight of recency.
-    #[must_use]
-    pub fn recency(self) -> f32 {
-        self.recency
-    }
-
-    /// Weight of frequency.
-    #[must_use]
-    pub fn frequency(self) -> f32 {
-        self.frequency
-    }
-
-    /// Weight of the semantic term.
-    #[must_use]
-    pub fn semantic(self) -> f32 {
-        self.semantic
-    }
-}
 
 /// What all entries of a collection are measured by.
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +79,8 @@ pub fn terms(frame: &Frame, inputs: Inputs) -> Score {
     // Not `clamp`, which leaves NaN as it is: `max` makes 0 of it.
     #[allow(clippy::manual_clamp, reason = "NaN has to become 0")]
     let semantic = f64::from(inputs.semantic.max(0.0).min(1.0));
-    let Weights { recency: a1, frequency: a2, semantic: a3 } = frame.weights;
+    let weights = frame.weights;
+    let (a1, a2, a3) = (weights.recency(), weights.frequency(), weights.semantic());
     let total = f64::from(a1) * recency + f64::from(a2) * frequency + f64::from(a3) * semantic;
     Score {
         recency: recency as f32,

@@ -17,6 +17,7 @@ pub mod survey;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::organs::columns::Access;
 use crate::pure::policy::{self, Plan, Policy, PolicyView, Seat, Standing};
@@ -26,6 +27,7 @@ use crate::tiers::levels::Levels;
 use crate::tiers::packer::{self, Wanted, Yard};
 use crate::words::error::Result;
 use crate::words::id::{EntryId, Timestamp};
+use crate::words::options::{Options, Weights};
 use survey::Survey;
 
 /// A run: what is the same for all its passes.
@@ -35,6 +37,7 @@ pub struct Run {
     /// Their scores.
     pub scores: Vec<f32>,
     hit_twice: Vec<bool>,
+    rule: Rule,
 }
 
 /// What a step made.
@@ -48,18 +51,39 @@ pub struct Stepped {
     pub bytes: u64,
 }
 
-/// How the entries of a collection are scored: the defaults of the design, until a collection
-/// says otherwise.
-pub fn frame(newest_us: i64) -> Frame {
-    Frame { weights: score::Weights::default(), newest_us, half_life_us: HALF_LIFE_US }
+/// How entries are scored: the same for all collections of a store.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// How the terms are weighed.
+    pub weights: Weights,
+    /// Time in which recency halves, in microseconds.
+    pub half_life_us: i64,
 }
 
-/// Seven days.
-pub const HALF_LIFE_US: i64 = 7 * 86_400_000_000;
+impl Rule {
+    /// What the options of a store say.
+    pub fn of(options: &Options) -> Rule {
+        let least = Duration::from_secs(1);
+        let half_life = options.half_life.max(least).as_micros();
+        Rule {
+            weights: options.weights,
+            half_life_us: i64::try_from(half_life).unwrap_or(i64::MAX),
+        }
+    }
+
+    fn frame(self, newest_us: i64) -> Frame {
+        Frame { weights: self.weights, newest_us, half_life_us: self.half_life_us }
+    }
+}
 
 impl Run {
     /// Surveys and scores.
-    pub fn begin(view: &View, now: Timestamp, access: &dyn Fn(EntryId) -> Access) -> Result<Run> {
+    pub fn begin(
+        view: &View,
+        rule: Rule,
+        now: Timestamp,
+        access: &dyn Fn(EntryId) -> Access,
+    ) -> Result<Run> {
         let survey = Survey::of(view, now, access)?;
         let mut scores = vec![0.0; survey.len()];
         let mut hit_twice = vec![false; survey.len()];
@@ -73,15 +97,15 @@ impl Run {
             };
             let newest = stretch.newest_us;
             if let Some(scores) = scores.get_mut(part.clone()) {
-                score::scores(&frame(newest), &columns, scores);
+                score::scores(&rule.frame(newest), &columns, scores);
             }
             let inputs = columns.counts.iter().zip(columns.accessed_us);
             let hits = hit_twice.get_mut(part).unwrap_or_default();
             for (hit, (count, accessed)) in hits.iter_mut().zip(inputs) {
-                *hit = *count >= 2 && newest.saturating_sub(*accessed) <= HALF_LIFE_US;
+                *hit = *count >= 2 && newest.saturating_sub(*accessed) <= rule.half_life_us;
             }
         }
-        Ok(Run { survey, scores, hit_twice })
+        Ok(Run { survey, scores, hit_twice, rule })
     }
 
     /// What the policy wants, from where the entries stand. `counted` is all that counts against
@@ -134,7 +158,7 @@ impl Run {
             count: survey.counts.get(at).copied().unwrap_or(0),
             semantic: survey.semantic.get(at).copied().unwrap_or(0.0),
         };
-        score::terms(&frame(newest), inputs)
+        score::terms(&self.rule.frame(newest), inputs)
     }
 
     /// Where one entry stands in the order, and where rank and width put it.

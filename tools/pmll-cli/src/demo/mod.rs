@@ -4,9 +4,10 @@
 //!    again, pinned, forgotten and learned again, notes are taken, searches are made, the compressor
 //!    is run; the budget is the least there is ([`plan`]).
 //! 2. A process of its own plays it and prints an acknowledgement for each step ([`writer`]).
-//! 3. At a random moment, the first time while the compressor runs, this process kills that one with SIGKILL, by its id; opens the store;
-//!    holds every entry against the acknowledged steps, byte for byte ([`check`]); and lets a new
-//!    process go on from there. The step that was on its way may be there whole or not at all.
+//! 3. At a random moment, the first time while the compressor runs, this process kills that one
+//!    with SIGKILL, by its id; opens the store; holds every entry against the acknowledged steps,
+//!    byte for byte ([`check`]); and lets a new process go on from there. The step that was on its
+//!    way may be there whole or not at all.
 //! 4. At the end everything is checked again, searches are held against the exact answers, all
 //!    files are verified, and the derived files are thrown away and rebuilt.
 //! 5. What happened is printed as a table, or as JSON ([`report`]).

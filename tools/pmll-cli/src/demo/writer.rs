@@ -2,9 +2,10 @@
 //!
 //! It opens the store, goes on at the step it is told, and prints a line when a step has returned:
 //! `ack STEP MICROS` for writes, `found STEP MICROS right|wrong` for searches, `archived STEP
-//! MICROS` for checkpoints, `compressed STEP MICROS MOVES` for runs of the compressor. A write is acknowledged only after the store has returned from it,
-//! with `Durability::Sync`. One step is on its way at a time, so that whoever reads the lines knows
-//! which single step may be in doubt when they end.
+//! MICROS` for checkpoints, `compressed STEP MICROS MOVES` for runs of the compressor. A write is
+//! acknowledged only after the store has returned from it, with `Durability::Sync`. One step is on
+//! its way at a time, so that whoever reads the lines knows which single step may be in doubt when
+//! they end.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
