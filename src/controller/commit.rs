@@ -10,7 +10,9 @@
 //! and a resolved promise is visible.
 //!
 //! Rules of failure: a request that fails staging fails alone. A full disk fails the batch and
-//! nothing else. Any other failed write, and every failed sync, poisons (see [`super::poison`]).
+//! nothing else; a request that only removes is tried once more with the bytes of the reserve, and
+//! until that is whole again no other is taken. Any other failed write, and every failed sync,
+//! poisons (see [`super::poison`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,7 +34,7 @@ use crate::words::options::Durability;
 use crate::words::record::{Op, Payload, PayloadPlace};
 
 /// Steps that shall happen together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// What to do, in order.
     pub steps: Vec<Step>,
@@ -42,6 +44,13 @@ pub struct Request {
     pub deadline: Option<Duration>,
     /// Bytes it brings along: payloads, vectors, attributes.
     pub bytes: u64,
+}
+
+impl Request {
+    /// Whether the store gets no larger by it.
+    fn makes_room(&self) -> bool {
+        self.steps.iter().all(Step::makes_room)
+    }
 }
 
 /// A request in the queue.
@@ -126,8 +135,24 @@ impl Engine {
         Ok(promise)
     }
 
-    /// Queues a request and sees it through on this thread, leading or following.
+    /// Queues a request and sees it through on this thread, leading or following. On a full disk
+    /// one that makes room gets the bytes of the reserve, after a checkpoint had them: that gives
+    /// back the log's.
     pub fn write(&self, request: Request) -> Result<Vec<Receipt>> {
+        let again = request.makes_room().then(|| request.clone());
+        match (self.see_through(request), again) {
+            (Err(error), Some(request)) if error.kind() == ErrorKind::Full => {
+                self.reserve.give_up(&*self.disk);
+                if let Err(error) = self.archive_all() {
+                    self.note_checkpoint_error(error);
+                }
+                self.see_through(request)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    fn see_through(&self, request: Request) -> Result<Vec<Receipt>> {
         let promise = self.enqueue(request)?;
         self.lead_until(|_| promise.is_done());
         promise.wait()
@@ -146,7 +171,11 @@ impl Engine {
                 limits::BATCH_BYTES_MAX
             )));
         }
-        self.wait_for_room(request.bytes)?;
+        // Removals are let through whatever is full: they are the way out of it.
+        if !request.makes_room() {
+            self.keep_reserve()?;
+            self.wait_for_room(request.bytes)?;
+        }
         let (promise, ticket) = promise::pair(&self.counters);
         let until = request.deadline.map(|d| self.clock.elapsed().saturating_add(d));
         let mut queue = self.queue.lock();
@@ -295,9 +324,11 @@ impl Engine {
                     _ => {}
                 }
             }
+            // What others change beside a leader: checkpoints and the compressor.
             self.publish(|current| {
                 view.frozen.clone_from(&current.frozen);
                 view.cold = Arc::clone(&current.cold);
+                view.levels = Arc::clone(&current.levels);
                 view
             });
         }

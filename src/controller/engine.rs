@@ -22,6 +22,7 @@ use crate::io::{Disk, File};
 use crate::organs::arena::{self, Block};
 use crate::organs::catalog::Catalog;
 use crate::organs::columns::{self, Columns};
+use crate::organs::reserve::Reserve;
 use crate::organs::wal::{Wal, WalOptions};
 use crate::pure::policy::TRIGGER_SHARE;
 use crate::tiers::View;
@@ -60,6 +61,7 @@ pub struct Engine {
     pub(crate) masks: Masks,
     pub(crate) sketches: Sketches,
     pub(crate) poison: Poison,
+    pub(crate) reserve: Reserve,
     pub(crate) wake: Wake,
     pub(crate) room: Signal,
     pub(crate) closed: AtomicBool,
@@ -157,6 +159,7 @@ impl Engine {
             masks: Masks::default(),
             sketches: Sketches::default(),
             poison: Poison::default(),
+            reserve: Reserve::default(),
             wake: Wake::default(),
             room: Signal::default(),
             closed: AtomicBool::new(false),

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use crate::controller::commit::Request;
 use crate::controller::engine::Engine;
 use crate::controller::stage::Step;
-use crate::organs::columns;
+use crate::organs::{columns, reserve};
 use crate::tiers::View;
 use crate::tiers::cold::{Cold, ColdSegment};
 use crate::tiers::hot::MemTable;
@@ -82,6 +82,35 @@ impl Engine {
 
     /// Carries everything the log holds into the archive.
     pub fn archive_all(&self) -> Result<CheckpointReport> {
+        self.with_reserve(|| self.try_archive_all())
+    }
+
+    /// Runs what makes room; on a full disk once more, with the bytes of the reserve.
+    pub fn with_reserve<T>(&self, run: impl Fn() -> Result<T>) -> Result<T> {
+        match run() {
+            Err(error) if error.kind() == ErrorKind::Full => {
+                self.reserve.give_up(&*self.disk);
+                run()
+            }
+            other => other,
+        }
+    }
+
+    /// Makes the reserve again before anything is written that makes the store larger. Errors with
+    /// `Full`; what else may keep the file from being made keeps no write out.
+    pub fn keep_reserve(&self) -> Result<()> {
+        let log_bytes = self.log_bytes.load(Ordering::Acquire);
+        let kept = self.reserve.ensure(&*self.disk, reserve::bytes_for(log_bytes));
+        match kept {
+            Err(error) if error.kind() != ErrorKind::Full => {
+                tracing::warn!(%error, "no reserve is kept for a full disk");
+                Ok(())
+            }
+            kept => kept,
+        }
+    }
+
+    fn try_archive_all(&self) -> Result<CheckpointReport> {
         self.check_writable()?;
         let _one_at_a_time = self.maintenance.lock();
         self.revive_catalog()?;
@@ -254,7 +283,14 @@ impl Engine {
             report.segments_before = segments;
             report.bytes_before = bytes;
         });
-        report.rows_moved = self.merge(&vacuum::plan)?;
+        report.rows_moved = match self.merge(&vacuum::plan) {
+            Err(error) if error.kind() == ErrorKind::Full => {
+                self.reserve.give_up(&*self.disk);
+                self.revive_catalog()?;
+                self.merge(&vacuum::thrifty)?
+            }
+            moved => moved?,
+        };
         vacuum::count(&self.view.load().cold, |segments, bytes| {
             report.segments_after = segments;
             report.bytes_after = bytes;

@@ -239,7 +239,10 @@ impl Engine {
     fn run(&self, policy: Policy) -> Result<CompressReport> {
         self.archive_all()?;
         let _one_at_a_time = self.maintenance.lock();
-        self.merge_small()?;
+        // What it saves are a few bytes of directories: no reason to do without the run itself.
+        if let Err(error) = self.merge_small() {
+            tracing::warn!(%error, "small archive segments were not merged");
+        }
         let now = self.clock.now();
         self.publish(|view| {
             let mut levels = (*view.levels).clone();

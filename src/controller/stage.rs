@@ -33,7 +33,7 @@ pub enum Condition {
 }
 
 /// One thing a caller wants done.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Step {
     /// Insert or replace. Without a key the entry gets one made of its id.
     Put {
@@ -93,6 +93,21 @@ pub enum Step {
         /// The request's number.
         sequence: u64,
     },
+}
+
+impl Step {
+    /// Whether the store gets no larger by it.
+    pub fn makes_room(&self) -> bool {
+        match self {
+            Step::Delete { .. }
+            | Step::Expire { .. }
+            | Step::Drop { .. }
+            | Step::Request { .. } => true,
+            Step::Put { .. } | Step::Update { .. } | Step::Define { .. } | Step::Set { .. } => {
+                false
+            }
+        }
+    }
 }
 
 /// An operation with the payload bytes the log shall carry.

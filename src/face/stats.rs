@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::bytes::promise::PromiseStats;
 use crate::controller::engine::Engine;
-use crate::organs::{archive, arena};
+use crate::organs::{archive, arena, reserve};
 use crate::verbs::compress::census;
 use crate::words::error::Result;
 use crate::words::id::Lsn;
@@ -86,6 +86,8 @@ pub struct DiskStats {
     pub arena: u64,
     /// Soft state.
     pub columns: u64,
+    /// Room that is kept for the day when the disk is full.
+    pub reserve: u64,
     /// All of them.
     pub total: u64,
 }
@@ -151,6 +153,7 @@ pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
         index: 0,
         arena: folder(arena::FOLDER),
         columns: engine.columns.file_bytes(),
+        reserve: size(reserve::FILE),
         total: 0,
     };
     let mut written = WrittenStats {
@@ -170,7 +173,7 @@ pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
         }
         view.cold.catalog.meta(crate::tiers::mover::meta::APPLIED_LSN)?.unwrap_or(0)
     };
-    disk.total = disk.log + disk.archive + disk.index + disk.arena + disk.columns;
+    disk.total = disk.log + disk.archive + disk.index + disk.arena + disk.columns + disk.reserve;
     let counted_bytes = engine.counted_bytes();
     let budget_bytes = engine.budget_bytes();
     let census = census::take(&view)?;

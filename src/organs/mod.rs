@@ -4,4 +4,5 @@ pub mod archive;
 pub mod arena;
 pub mod catalog;
 pub mod columns;
+pub mod reserve;
 pub mod wal;

@@ -88,12 +88,11 @@ pub fn count(cold: &Cold, report: impl FnOnce(u64, u64)) {
 pub fn plan(cold: &Cold) -> Vec<Arc<ColdSegment>> {
     let mut victims = Vec::new();
     let mut bytes = 0;
-    let live = |s: &ColdSegment| s.segment.bytes() * s.live_rows() / s.rows().max(1);
     for segment in cold.segments.values() {
         let rows = segment.rows();
         // Strictly above a quarter; a segment of operations only is the small runs' business.
         if rows > 0 && (rows - segment.live_rows()) * 4 > rows {
-            let size = live(segment);
+            let size = live_bytes(segment);
             if !victims.is_empty() && bytes + size > STEP_BYTES_MAX {
                 break;
             }
@@ -107,14 +106,28 @@ pub fn plan(cold: &Cold) -> Vec<Arc<ColdSegment>> {
     small(cold, SMALL_RUN_MIN)
 }
 
+/// The same on a full disk: the one segment that gives back the most for what has to be written
+/// anew first, so that each step makes room for the next.
+pub fn thrifty(cold: &Cold) -> Vec<Arc<ColdSegment>> {
+    let worth = cold.segments.values().filter(|segment| {
+        let rows = segment.rows();
+        rows > 0 && (rows - segment.live_rows()) * 4 > rows
+    });
+    worth.min_by_key(|segment| live_bytes(segment)).map(Arc::clone).into_iter().collect()
+}
+
+/// Bytes that a merge of this segment has to write, as far as its rows are of one size.
+fn live_bytes(segment: &ColdSegment) -> u64 {
+    segment.segment.bytes() * segment.live_rows() / segment.rows().max(1)
+}
+
 /// A run of small segments to be merged, if there are at least so many: each segment keeps its
 /// directory in RAM, so a store that is written under a small budget must not gather them.
 pub fn small(cold: &Cold, at_least: usize) -> Vec<Arc<ColdSegment>> {
     let mut victims = Vec::new();
     let mut bytes = 0;
-    let live = |s: &ColdSegment| s.segment.bytes() * s.live_rows() / s.rows().max(1);
     for segment in cold.segments.values().filter(|s| s.segment.bytes() < SMALL_BYTES) {
-        let size = live(segment);
+        let size = live_bytes(segment);
         if bytes + size > STEP_BYTES_MAX {
             break;
         }

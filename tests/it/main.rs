@@ -7,6 +7,7 @@ mod crash;
 mod faults;
 mod flips;
 mod format;
+mod full;
 mod input;
 mod levels;
 mod model;

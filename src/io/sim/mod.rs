@@ -75,6 +75,7 @@ struct Shell {
     ops: u64,
     reads: u64,
     faults: Faults,
+    capacity_bytes: Option<u64>,
     kill_at: Option<u64>,
     killed: bool,
     log: Option<Log>,
@@ -101,6 +102,7 @@ impl SimDisk {
             ops: 0,
             reads: 0,
             faults: Faults::default(),
+            capacity_bytes: None,
             kill_at: None,
             killed: false,
             log: None,
@@ -143,6 +145,19 @@ impl SimDisk {
     /// Disarms all faults: space was freed, the cable is back.
     pub fn clear_faults(&self) {
         self.shell.lock().faults.clear();
+    }
+
+    /// Bounds the disk: a write or a length that would make all files together longer finds no
+    /// space left and does nothing. Removed files count until their last handle goes. `None`, as at
+    /// first, is a disk without an end.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.shell.lock().capacity_bytes = bytes;
+    }
+
+    /// Bytes of all files, as a bounded disk counts them.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.shell.lock().used_bytes()
     }
 
     /// Lets the process die at mutating call number `op`: that call does nothing, and from it on
@@ -226,6 +241,17 @@ impl Shell {
         answer
     }
 
+    fn used_bytes(&self) -> u64 {
+        self.state.used_bytes(|inode| self.handles.contains_key(&inode))
+    }
+
+    /// Whether a file of this new length fits beside the others.
+    fn has_room(&self, inode: u64, len: u64) -> bool {
+        let Some(capacity) = self.capacity_bytes else { return true };
+        let old = self.state.inodes.get(&inode).map_or(0, |file| file.live.len());
+        len <= old || self.used_bytes() + (len - old) <= capacity
+    }
+
     fn check_folder(state: &State, folder: &str) -> io::Result<()> {
         if state.is_folder(folder) { Ok(()) } else { Err(missing(folder)) }
     }
@@ -240,6 +266,11 @@ impl Shell {
 
 fn nothing(_: Op, _: Fault) -> Op {
     Op::Nothing
+}
+
+/// Where a write ends, unless that is beyond the longest file.
+fn end_of(offset: u64, bytes: usize) -> Option<u64> {
+    offset.checked_add(bytes as u64).filter(|end| *end <= FILE_BYTES_MAX)
 }
 
 fn missing(name: &str) -> io::Error {
@@ -383,13 +414,17 @@ impl File for SimFile {
         self.check_writable()?;
         let data: Arc<[u8]> = Arc::from(bytes);
         let inode = self.inode;
+        let mut shell = self.disk.shell.lock();
+        let fits = end_of(offset, bytes.len()).is_none_or(|end| shell.has_room(inode, end));
         let write = |_: &State| {
             if data.is_empty() {
                 return Ok(Op::Nothing);
             }
-            let end = offset.checked_add(data.len() as u64);
-            if end.is_none_or(|end| end > FILE_BYTES_MAX) {
+            if end_of(offset, data.len()).is_none() {
                 return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            if !fits {
+                return Err(Fault::Enospc.error());
             }
             Ok(Op::Write { inode, offset, data })
         };
@@ -403,19 +438,24 @@ impl File for SimFile {
             }
             _ => Op::Nothing,
         };
-        self.disk.shell.lock().call(Call::Write, write, spoilt)
+        shell.call(Call::Write, write, spoilt)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
         let inode = self.inode;
+        let mut shell = self.disk.shell.lock();
+        let fits = shell.has_room(inode, len);
         let set_len = |_: &State| {
             if len > FILE_BYTES_MAX {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
+            if !fits {
+                return Err(Fault::Enospc.error());
+            }
             Ok(Op::SetLen { inode, len })
         };
-        self.disk.shell.lock().call(Call::SetLen, set_len, nothing)
+        shell.call(Call::SetLen, set_len, nothing)
     }
 
     fn sync(&self) -> io::Result<()> {

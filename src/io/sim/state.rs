@@ -60,6 +60,15 @@ pub(super) enum Node {
     Folder,
 }
 
+impl Node {
+    pub(super) fn inode(&self) -> Option<u64> {
+        match self {
+            Node::File(inode) => Some(*inode),
+            Node::Folder => None,
+        }
+    }
+}
+
 pub(super) type Names = BTreeMap<Arc<str>, Node>;
 
 #[derive(Clone, Debug, Default)]
@@ -244,6 +253,14 @@ impl State {
     pub(super) fn collect(&mut self, has_handle: impl Fn(u64) -> bool) {
         let reachable = self.reachable();
         self.inodes.retain(|inode, _| reachable.contains(inode) || has_handle(*inode));
+    }
+
+    /// Bytes of all files that a name or a handle leads to; what only a crash would bring back takes
+    /// no room.
+    pub(super) fn used_bytes(&self, has_handle: impl Fn(u64) -> bool) -> u64 {
+        let named: BTreeSet<u64> = self.live.values().filter_map(Node::inode).collect();
+        let used = self.inodes.iter().filter(|(n, _)| named.contains(n) || has_handle(**n));
+        used.map(|(_, file)| file.live.len()).sum()
     }
 
     /// Changes that are not durable, files and names together.

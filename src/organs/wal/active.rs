@@ -123,13 +123,15 @@ impl Active {
         header.encode(&mut bytes);
         bytes.resize(FILL_BYTES.min(usize::try_from(filled).unwrap_or(FILL_BYTES)), 0);
         let first = bytes.len() as u64;
-        let written =
-            active.write(&bytes, 0).and_then(|()| active.write_zeros(first, filled - first));
+        let written = active.write(&bytes, 0).and_then(|()| {
+            active.filled = first;
+            active.extend(filled - first, 0)
+        });
         if let Err(failed) = written {
             drop(disk.remove(&name)); // Best effort: the next creation tries again.
             return Err(failed);
         }
-        active.written = (HEADER_BYTES as u64, filled - HEADER_BYTES as u64);
+        active.written = (HEADER_BYTES as u64, active.filled - HEADER_BYTES as u64);
         active.sync()?;
         disk.sync_dir(FOLDER)
             .map_err(|e| Failed::Fatal(Error::io(format_args!("sync {FOLDER}/"), e)))?;
@@ -161,12 +163,28 @@ impl Active {
             return Ok(false);
         }
         let left = options.segment_bytes.max(end) - self.filled;
-        let piece = options.zero_bytes.min(left).max(missing);
-        self.write_zeros(self.filled, piece)?;
-        self.written.1 += piece;
+        let before = self.filled;
+        self.extend(options.zero_bytes.min(left).max(missing), missing)?;
+        self.written.1 += self.filled - before;
         self.sync()?;
-        self.filled += piece;
         Ok(true)
+    }
+
+    /// Fills with zeros from where the file is filled. A disk without room for `wanted` bytes gets
+    /// back what was taken of it, and `needed` of them are tried: the last bytes of a disk are for
+    /// records, not for zeros.
+    fn extend(&mut self, wanted: u64, needed: u64) -> Result<(), Failed> {
+        let taken = match self.write_zeros(self.filled, wanted) {
+            Err(Failed::Write(error)) if needed < wanted => {
+                let cut = self.file.set_len(self.filled);
+                cut.map_err(|_| Failed::Write(error))?;
+                self.write_zeros(self.filled, needed)?;
+                needed
+            }
+            written => written.map(|()| wanted)?,
+        };
+        self.filled += taken;
+        Ok(())
     }
 
     fn write_zeros(&self, from: u64, count: u64) -> Result<(), Failed> {

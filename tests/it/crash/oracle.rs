@@ -321,7 +321,7 @@ pub(crate) fn nothing_left_over(disk: &SimDisk, store: &Store) -> Result<(), Str
     }
     for name in &names {
         let known = match name.split_once('/') {
-            None => ["LOCK", "store.toml", "index.redb"].contains(&name.as_str()),
+            None => ["LOCK", "store.toml", "index.redb", "RESERVE"].contains(&name.as_str()),
             Some(("wal", file)) => file.ends_with(".wal") || file.ends_with(".torn"),
             Some(("archive", file)) => file.ends_with(".seg"),
             Some(("arena", file)) => file.ends_with(".blk"),

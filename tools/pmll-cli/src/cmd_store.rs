@@ -261,6 +261,7 @@ fn stats_json(stats: &Stats) -> Value {
             "index": stats.disk.index,
             "arena": stats.disk.arena,
             "columns": stats.disk.columns,
+            "reserve": stats.disk.reserve,
             "total": stats.disk.total,
         },
         "written": {
