@@ -65,10 +65,10 @@ impl Signal {
         self.changed.notify_all();
     }
 
-    /// Waits for a notification, at most this long.
-    pub fn wait(&self, at_most: Duration) {
+    /// Waits for a notification, at most this long; false when none came.
+    pub fn wait(&self, at_most: Duration) -> bool {
         let mut guard = self.lock.lock();
-        self.changed.wait_for(&mut guard, at_most);
+        !self.changed.wait_for(&mut guard, at_most).timed_out()
     }
 }
 
@@ -133,8 +133,8 @@ fn run(engine: &Engine) {
             if wishes.columns && !engine.poison.is_set() {
                 engine.save_columns();
             }
-            if wishes.refill {
-                engine.refill();
+            if wishes.refill && engine.refill() {
+                engine.wake.notify(|wish| wish.refill = true);
             }
         }));
         if outcome.is_err() {

@@ -4,15 +4,16 @@
 //! stages every request against the current view, writes all their operations as one log batch,
 //! syncs once, publishes the next view and resolves the tickets. If somebody leads, it waits; the
 //! leader that takes the queue next serves it. So a single writer syncs on its own thread without
-//! a hand-off, and n writers share one sync.
+//! a hand-off, and n writers share one sync. Who may join the queue, `admission` says.
 //!
 //! Order, and why: log, sync, publish, resolve. A reader never sees what a crash would take back,
-//! and a resolved promise is visible.
+//! and a resolved promise is visible. Tickets are resolved when the turn is over and no lock is
+//! held: a waker may call the store.
 //!
 //! Rules of failure: a request that fails staging fails alone. A full disk fails the batch and
 //! nothing else; a request that only removes is tried once more with the bytes of the reserve, and
-//! until that is whole again no other is taken. Any other failed write, and every failed sync,
-//! poisons (see [`super::poison`]).
+//! until that is whole again no other is taken. A write that the log cannot take back, and every
+//! failed sync, poisons (see [`super::poison`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +26,6 @@ use crate::bytes::promise::{self, Promise, Ticket};
 use crate::controller::engine::Engine;
 use crate::controller::stage::{Logged, Step, stage};
 use crate::organs::wal::Wal;
-use crate::pure::policy::Policy;
 use crate::tiers::View;
 use crate::words::entry::Receipt;
 use crate::words::error::{Error, ErrorKind, Result};
@@ -48,7 +48,7 @@ pub struct Request {
 
 impl Request {
     /// Whether the store gets no larger by it.
-    fn makes_room(&self) -> bool {
+    pub fn makes_room(&self) -> bool {
         self.steps.iter().all(Step::makes_room)
     }
 }
@@ -80,6 +80,9 @@ struct Group {
     accepted: Vec<(Ticket, Vec<Receipt>)>,
     sync: bool,
 }
+
+/// How a request ended, with the ticket to be told.
+type Outcome = (Ticket, Result<Vec<Receipt>>);
 
 impl Group {
     fn new(view: View) -> Group {
@@ -174,7 +177,7 @@ impl Engine {
         // Removals are let through whatever is full: they are the way out of it.
         if !request.makes_room() {
             self.keep_reserve()?;
-            self.wait_for_room(request.bytes)?;
+            self.wait_for_room(&request)?;
         }
         let (promise, ticket) = promise::pair(&self.counters);
         let until = request.deadline.map(|d| self.clock.elapsed().saturating_add(d));
@@ -210,9 +213,14 @@ impl Engine {
             queue.bytes = queue.bytes.saturating_sub(bytes);
             drop(queue);
             let turn = Turn(self);
-            self.lead(batch);
+            let outcomes = self.lead(batch);
             drop(turn);
+            // Whoever is woken may call anything, so no lock is held; the others look again.
+            for (ticket, outcome) in outcomes {
+                ticket.resolve(outcome);
+            }
             queue = self.queue.lock();
+            self.progress.notify_all();
         }
         drop(queue);
         self.checkpoint_if_due();
@@ -224,10 +232,12 @@ impl Engine {
         self.lead_until(|queue| queue.waiting.is_empty() && !queue.leading);
     }
 
-    fn lead(&self, batch: Vec<Queued>) {
+    /// Writes one turn's requests. Answers how each of them ended.
+    fn lead(&self, batch: Vec<Queued>) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(batch.len());
         let mut wal = self.wal.lock();
         let Some(log) = wal.as_mut() else {
-            return; // Dropped tickets resolve as Closed.
+            return outcomes; // Dropped tickets resolve as Closed.
         };
         let now = self.clock.now();
         let mut group = Group::new(View::clone(&self.view.load()));
@@ -236,10 +246,9 @@ impl Engine {
                 continue;
             }
             if until.is_some_and(|until| self.clock.elapsed() >= until) {
-                ticket.resolve(Err(Error::new(
-                    ErrorKind::Expired,
-                    "the deadline passed before the write was taken up; nothing was written",
-                )));
+                let message =
+                    "the deadline passed before the write was taken up; nothing was written";
+                outcomes.push((ticket, Err(Error::new(ErrorKind::Expired, message))));
                 continue;
             }
             let mut trial = group.view.clone();
@@ -247,24 +256,25 @@ impl Engine {
             let receipts = match stage(&mut trial, request.steps, now, &mut ops) {
                 Ok(receipts) => receipts,
                 Err(error) => {
-                    ticket.resolve(Err(error));
+                    outcomes.push((ticket, Err(error)));
                     continue;
                 }
             };
             let bytes = logged_bytes(&ops);
             if let Err(error) = check_size(ops.len(), bytes) {
-                ticket.resolve(Err(error));
+                outcomes.push((ticket, Err(error)));
                 continue;
             }
-            if check_size(group.ops.len() + ops.len(), group.bytes + bytes).is_err() {
-                // Together they are more than one log batch holds: write what there is first. (Its
-                // large payloads then stay in RAM until the next checkpoint; rare, and counted.)
-                let base = group.view.clone();
-                if let Err(error) =
-                    self.finish(log, std::mem::replace(&mut group, Group::new(base)))
-                {
+            // What a step brings along is known only now: a pin logs the whole record again.
+            let ops_together = group.ops.len() + ops.len();
+            let is_full = ops_together > limits::BATCH_OPS_MAX
+                || group.bytes + bytes > LEAD_BYTES_MAX as usize;
+            if !group.ops.is_empty() && is_full {
+                let next = Group::new(group.view.clone());
+                let full = std::mem::replace(&mut group, next);
+                if let Err(error) = self.finish(log, full, Some(&mut trial), &mut outcomes) {
                     // This request was staged on writes that failed.
-                    ticket.resolve(Err(error));
+                    outcomes.push((ticket, Err(error)));
                     group = Group::new(View::clone(&self.view.load()));
                     continue;
                 }
@@ -275,32 +285,42 @@ impl Engine {
             group.sync |= request.durability == Durability::Sync;
             group.accepted.push((ticket, receipts));
         }
-        // Its error is in the tickets.
-        let _ = self.finish(log, group);
+        // Its error is in the outcomes.
+        let _ = self.finish(log, group, None, &mut outcomes);
         self.log_bytes.store(log.unapplied_bytes(), Ordering::Release);
+        outcomes
     }
 
-    /// Logs, syncs, publishes and resolves one group.
-    fn finish(&self, log: &mut Wal, group: Group) -> Result<()> {
+    /// Logs, syncs and publishes one group. `next` was staged on its view, and learns as well where
+    /// large payloads stand in the log.
+    fn finish(
+        &self,
+        log: &mut Wal,
+        group: Group,
+        mut next: Option<&mut View>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<()> {
         let Group { mut view, ops, accepted, sync, .. } = group;
         let outcome = self.poison.check().and_then(|()| {
             let written = if ops.is_empty() { Ok(Vec::new()) } else { log.append(&ops) };
-            let offsets = written.inspect_err(|e| {
-                if !matches!(e.kind(), ErrorKind::Full | ErrorKind::Invalid) {
+            let written = written.and_then(|offsets| {
+                if sync {
+                    log.sync()?;
+                }
+                Ok(offsets)
+            });
+            // The log knows after which errors it may go on.
+            written.inspect_err(|e| {
+                if log.is_poisoned() {
                     self.poison.set(e);
                 }
-            })?;
-            if sync {
-                log.sync().inspect_err(|e| self.poison.set(e))?;
-            }
-            Ok(offsets)
+            })
         });
         let offsets = match outcome {
             Ok(offsets) => offsets,
             Err(error) => {
-                for (ticket, _) in accepted {
-                    ticket.resolve(Err(error.clone()));
-                }
+                let failed = accepted.into_iter().map(|(ticket, _)| (ticket, Err(error.clone())));
+                outcomes.extend(failed);
                 return Err(error);
             }
         };
@@ -319,6 +339,9 @@ impl Engine {
                             len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
                             crc: crc32fast::hash(&payload),
                         };
+                        if let Some(next) = &mut next {
+                            next.active.relocate(record.clone(), Payload::InLog(place), file);
+                        }
                         view.active.relocate(record, Payload::InLog(place), file);
                     }
                     _ => {}
@@ -329,100 +352,20 @@ impl Engine {
                 view.frozen.clone_from(&current.frozen);
                 view.cold = Arc::clone(&current.cold);
                 view.levels = Arc::clone(&current.levels);
+                view.alive = Arc::clone(&current.alive);
                 view
             });
         }
         if sync {
             log.mark_acked();
         }
+        if !gone.is_empty() {
+            self.forget_stuck();
+        }
         for id in gone {
             self.columns.remove(id);
         }
-        for (ticket, receipts) in accepted {
-            ticket.resolve(Ok(receipts));
-        }
+        outcomes.extend(accepted.into_iter().map(|(ticket, receipts)| (ticket, Ok(receipts))));
         Ok(())
-    }
-
-    /// Above the hard cap a write compresses first. What no compression can move, as caches that went
-    /// on filling, keeps no write out.
-    fn wait_below_cap(&self) -> Result<()> {
-        if self.options.read_only || !self.is_capped() {
-            return Ok(());
-        }
-        let mut waited = Duration::ZERO;
-        if !self.options.background {
-            self.compress(Policy::Watermark)?;
-        }
-        while self.options.background && self.is_capped() && waited < self.options.full_wait_max {
-            let runs = self.runs.load(Ordering::Acquire);
-            self.wake.notify(|wish| wish.compress = true);
-            let step = Duration::from_millis(20);
-            self.room.wait(step);
-            waited += step;
-            self.poison.check()?;
-            if self.closed.load(Ordering::Acquire) {
-                return Err(Error::new(ErrorKind::Closed, "the store is closed"));
-            }
-            if self.runs.load(Ordering::Acquire) != runs {
-                break;
-            }
-        }
-        if self.is_over(1.0) {
-            return Err(self.last_checkpoint_error().unwrap_or_else(|| {
-                let counted = self.counted_bytes();
-                let budget = self.budget_bytes();
-                Error::new(
-                    ErrorKind::Full,
-                    format!(
-                        "{counted} bytes are counted against a budget of {budget}, and no entry can \
-                         go down any more; raise the budget, or unpin entries"
-                    ),
-                )
-            }));
-        }
-        Ok(())
-    }
-
-    /// Blocks while the log's tables are over their share of the budget and a checkpoint is on its
-    /// way to empty them. Fails with `Full` when that takes too long.
-    fn wait_for_room(&self, bytes: u64) -> Result<()> {
-        let cap = self.log_bytes_max();
-        let mut waited = Duration::ZERO;
-        loop {
-            let view = self.view.load();
-            let resident = view.hot_bytes() + self.queue.lock().bytes;
-            // An empty table takes any request: a batch larger than the cap must go somewhere.
-            if resident == 0 || resident + bytes <= cap {
-                drop(view);
-                return self.wait_below_cap();
-            }
-            drop(view);
-            if !self.options.background {
-                self.checkpoint()?;
-                return Ok(());
-            }
-            self.wake.notify(|wish| wish.checkpoint = true);
-            let step = Duration::from_millis(20);
-            self.room.wait(step);
-            waited += step;
-            self.poison.check()?;
-            if waited >= self.options.full_wait_max {
-                return Err(self.last_checkpoint_error().unwrap_or_else(|| {
-                    Error::new(
-                        ErrorKind::Full,
-                        format!(
-                            "records in RAM take {resident} bytes, their share of the budget is \
-                             {cap}, and no checkpoint made room in {:?}; raise the budget or \
-                             write slower",
-                            self.options.full_wait_max
-                        ),
-                    )
-                }));
-            }
-            if self.closed.load(Ordering::Acquire) {
-                return Err(Error::new(ErrorKind::Closed, "the store is closed"));
-            }
-        }
     }
 }

@@ -73,12 +73,17 @@ pub struct Engine {
     pub(crate) passes: AtomicU64,
     pub(crate) moves: AtomicU64,
     pub(crate) written: Written,
-    /// What catalog and log kept resident when somebody last looked: whoever counts while one of them
-    /// is at work does not wait for it.
-    last_seen: [AtomicU64; 2],
+    /// What catalog and log kept resident, and what the catalog's cache might still take, when
+    /// somebody last looked: whoever counts while one of them is at work does not wait for it.
+    last_seen: [AtomicU64; 3],
     budget_bytes: AtomicU64,
     background: Background,
     checkpoint_error: Mutex<Option<Error>>,
+    /// Until when, by the monotonic clock, no write starts a run of the compressor.
+    pub(crate) stuck_until: Mutex<Option<Duration>>,
+    /// Where the refill of Level 0 goes on.
+    pub(crate) refilled_to: Mutex<u64>,
+    closing: Mutex<()>,
     warnings: Mutex<Vec<String>>,
     uptime_before_ms: u64,
     /// What the monotonic clock said at open: it may have started long before.
@@ -168,6 +173,9 @@ impl Engine {
             budget_bytes: AtomicU64::new(budget),
             background: Background::default(),
             checkpoint_error: Mutex::new(None),
+            stuck_until: Mutex::new(None),
+            refilled_to: Mutex::new(0),
+            closing: Mutex::new(()),
             warnings: Mutex::new(warnings),
             uptime_before_ms: uptime,
             opened_at,
@@ -223,6 +231,13 @@ impl Engine {
     pub fn use_budget(&self, bytes: u64) -> Result<()> {
         check_budget(bytes)?;
         self.budget_bytes.store(bytes, Ordering::Release);
+        self.forget_stuck();
+        // What searches filled under a larger budget no run of the compressor can move.
+        self.sketches.shrink(self.sketch_share());
+        self.masks.shrink(bytes / 32);
+        if let Err(error) = self.fit_catalog() {
+            tracing::warn!(%error, "the index keeps its cache until the next open");
+        }
         self.checkpoint_if_due();
         self.compress_if_due();
         Ok(())
@@ -279,11 +294,12 @@ impl Engine {
     /// Bytes kept resident because of the data. Waits for nobody.
     pub fn counted_bytes(&self) -> u64 {
         let view = self.view.load();
-        let [catalog, log] = &self.last_seen;
+        let [catalog, log, room] = &self.last_seen;
         if let Some(slot) = self.catalog.try_lock() {
             let stand_in = self.stand_in.lock().as_ref().map_or(0, Catalog::resident_bytes);
             let bytes = slot.as_ref().map_or(0, Catalog::resident_bytes) + stand_in;
             catalog.store(bytes, Ordering::Release);
+            room.store(slot.as_ref().map_or(0, Catalog::room_bytes), Ordering::Release);
         }
         if let Some(slot) = self.wal.try_lock() {
             let bytes = slot.as_ref().map_or(0, |wal| wal.resident_bytes() as u64);
@@ -291,6 +307,7 @@ impl Engine {
         }
         let queued = self.queue.lock().bytes;
         view.hot_bytes()
+            + view.ledger_bytes()
             + view.cold.resident_bytes()
             + view.levels.bytes()
             + self.masks.bytes()
@@ -301,10 +318,21 @@ impl Engine {
             + queued
     }
 
-    /// Remembers something the user should know.
+    /// Bytes that the catalog's cache may still take, as of the last count.
+    pub fn catalog_room_bytes(&self) -> u64 {
+        let [.., room] = &self.last_seen;
+        room.load(Ordering::Acquire)
+    }
+
+    /// Remembers what the user should know: each thing once, the newest where they are many.
     pub fn warn(&self, message: String) {
         tracing::warn!("{message}");
-        self.warnings.lock().push(message);
+        let mut warnings = self.warnings.lock();
+        warnings.retain(|known| *known != message);
+        if warnings.len() >= WARNINGS_MAX {
+            warnings.remove(0);
+        }
+        warnings.push(message);
     }
 
     /// What the user should know.
@@ -327,6 +355,8 @@ impl Engine {
     /// Writes what is queued, marks the log as cleanly closed and lets go of every file.
     /// A second close does nothing.
     pub fn close(&self) -> Result<()> {
+        // A second one waits for the first: who is told "closed" may open the store again.
+        let _closing = self.closing.lock();
         {
             let mut queue = self.queue.lock();
             if std::mem::replace(&mut queue.closed, true) {
@@ -340,7 +370,9 @@ impl Engine {
         self.closed.store(true, Ordering::Release);
         self.room.notify();
         let _maintenance = self.maintenance.lock();
-        self.wait_for_readers();
+        if !self.outlasts_readers() {
+            self.warn("calls were still reading when the store closed; they get Closed".to_owned());
+        }
         let mut outcome = Ok(());
         if let Some(mut wal) = self.wal.lock().take() {
             if self.poison.is_set() {
@@ -404,22 +436,25 @@ fn open_levels(
 }
 
 impl Engine {
-    /// Waits, a bounded time, until the calls that were reading when the store closed are done:
-    /// the catalog answers nobody once it is closed.
-    fn wait_for_readers(&self) {
-        // A fresh view, so that every reader holds an older one and can be counted.
-        self.publish(View::clone);
+    /// Waits, a bounded time, until the calls that are reading now are done: a catalog answers nobody
+    /// once it is closed. False when some are not.
+    pub fn outlasts_readers(&self) -> bool {
+        let before = Arc::clone(&self.view.load().alive);
+        self.publish(|view| View { alive: Arc::new(()), ..view.clone() });
         for _ in 0..READER_WAIT_MS_MAX {
-            if Arc::strong_count(&self.view.load().alive) <= 1 {
-                return;
+            if Arc::strong_count(&before) <= 1 {
+                return true;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.warn("calls were still reading when the store closed; they get Closed".to_owned());
+        false
     }
 }
 
-/// How long a close waits for calls that are still reading.
+/// Warnings that are kept.
+const WARNINGS_MAX: usize = 64;
+
+/// How long is waited for calls that are still reading.
 const READER_WAIT_MS_MAX: u32 = 10_000;
 
 fn check_budget(bytes: u64) -> Result<()> {

@@ -111,8 +111,9 @@ impl Engine {
     }
 
     fn try_archive_all(&self) -> Result<CheckpointReport> {
-        self.check_writable()?;
         let _one_at_a_time = self.maintenance.lock();
+        // It may have been closed, and opened by somebody else, while this waited.
+        self.check_writable()?;
         self.revive_catalog()?;
         let mut report = CheckpointReport::default();
         // Twice at most: a table left frozen by a failed checkpoint, then the active one.
@@ -278,6 +279,7 @@ impl Engine {
             self.checkpoint()?;
         }
         let _one_at_a_time = self.maintenance.lock();
+        self.check_writable()?;
         self.revive_catalog()?;
         vacuum::count(&self.view.load().cold, |segments, bytes| {
             report.segments_before = segments;
@@ -309,7 +311,8 @@ impl Engine {
         loop {
             let view = self.view.load_full();
             let plan = plan(&view.cold);
-            if plan.is_empty() {
+            // Closing waits for one step, not for all of them.
+            if plan.is_empty() || self.queue.lock().closed {
                 return Ok(rows);
             }
             let (cold, step) = self.with_ground(|ground| vacuum::run(ground, &view, &plan))?;

@@ -1,9 +1,12 @@
 //! Floor 6, controller: who may write when, and what happens behind the caller's back.
 
+pub mod admission;
 pub mod background;
 pub mod commit;
 pub mod engine;
 pub mod maintenance;
 pub mod poison;
 pub mod pressure;
+pub mod refill;
+pub mod resize;
 pub mod stage;

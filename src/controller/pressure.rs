@@ -20,11 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::controller::engine::Engine;
-use crate::organs::catalog::Catalog;
 use crate::organs::{arena, columns};
-use crate::pure::policy::{
-    CAP_SHARE, HYSTERESIS, Plan, Policy, Standing, TARGET_SHARE, TRIGGER_SHARE,
-};
+use crate::pure::policy::{HYSTERESIS, Plan, Policy, Standing, TARGET_SHARE, TRIGGER_SHARE};
 use crate::pure::score::Score;
 use crate::tiers::View;
 use crate::tiers::packer::Yard;
@@ -33,8 +30,6 @@ use crate::words::error::Result;
 use crate::words::id::EntryId;
 use crate::words::tier::Tier;
 
-/// Entries that a refill reads between two looks around.
-const REFILL_ENTRIES: usize = 256;
 /// Passes of a run at most.
 const PASSES_MAX: u32 = 3;
 
@@ -182,12 +177,7 @@ impl Engine {
         self.counted_bytes() as f64 > self.budget_bytes() as f64 * share
     }
 
-    /// Whether a write has to wait for a run.
-    pub fn is_capped(&self) -> bool {
-        self.is_over(CAP_SHARE)
-    }
-
-    fn target_bytes(&self) -> u64 {
+    pub fn target_bytes(&self) -> u64 {
         (self.budget_bytes() as f64 * TARGET_SHARE) as u64
     }
 
@@ -196,9 +186,8 @@ impl Engine {
     /// what a cache holds just now would be followed by others that move a few entries each.
     fn claimed_bytes(&self, view: &View) -> u64 {
         let sketches: u64 = view.cold.sketch_bytes().min(self.sketch_share());
-        let catalog = self.catalog.try_lock();
-        let catalog = catalog.and_then(|slot| slot.as_ref().map(Catalog::room_bytes)).unwrap_or(0);
-        self.counted_bytes() + sketches.saturating_sub(self.sketches.bytes()) + catalog
+        let counted = self.counted_bytes();
+        counted + sketches.saturating_sub(self.sketches.bytes()) + self.catalog_room_bytes()
     }
 
     /// What a run would do now, without doing it.
@@ -230,7 +219,9 @@ impl Engine {
 
     /// Runs the compressor.
     pub fn compress(&self, policy: Policy) -> Result<CompressReport> {
+        let begun = self.clock.elapsed();
         let outcome = self.run(policy);
+        self.note_run(self.clock.elapsed().saturating_sub(begun));
         self.runs.fetch_add(1, Ordering::AcqRel);
         self.room.notify();
         outcome
@@ -239,6 +230,8 @@ impl Engine {
     fn run(&self, policy: Policy) -> Result<CompressReport> {
         self.archive_all()?;
         let _one_at_a_time = self.maintenance.lock();
+        // It may have been closed, and opened by somebody else, while this waited.
+        self.check_writable()?;
         // What it saves are a few bytes of directories: no reason to do without the run itself.
         if let Err(error) = self.merge_small() {
             tracing::warn!(%error, "small archive segments were not merged");
@@ -297,6 +290,7 @@ impl Engine {
     pub fn recompress(&self) -> Result<CompressReport> {
         self.archive_all()?;
         let _one_at_a_time = self.maintenance.lock();
+        self.check_writable()?;
         let view = self.view.load_full();
         let run = self.survey(&view)?;
         let mut report = self.begin_report(&run, &view);
@@ -396,40 +390,6 @@ impl Engine {
             }
             Err(error) => self.warn(format!("which entries are hot was not saved: {error}")),
         }
-    }
-
-    /// Reads back into RAM what is hot and is not there, as after an open: some at a time, so that
-    /// checkpoints and closing get their turn, and no further than the target.
-    pub fn refill(&self) {
-        let ids: Vec<u64> = self.view.load().levels.hot.iter().collect();
-        for ids in ids.chunks(REFILL_ENTRIES) {
-            if self.queue.lock().closed || self.is_over(TARGET_SHARE) {
-                return;
-            }
-            if let Err(error) = self.refill_some(ids) {
-                // They answer from the archive, or say there what is wrong.
-                tracing::warn!(%error, "not all hot entries are back in RAM");
-                return;
-            }
-        }
-    }
-
-    fn refill_some(&self, ids: &[u64]) -> Result<()> {
-        let _one_at_a_time = self.maintenance.lock();
-        let view = self.view.load_full();
-        let mut levels = (*view.levels).clone();
-        for id in ids.iter().map(|id| EntryId(*id)) {
-            if view.shadows(id) {
-                continue;
-            }
-            let Some(row) = view.cold.row(id)? else { continue };
-            if levels.resident(id, row.row.version).is_none() {
-                levels.keep(&Arc::new(row.record()?));
-            }
-        }
-        let levels = Arc::new(levels);
-        self.publish(|view| View { levels: Arc::clone(&levels), ..view.clone() });
-        Ok(())
     }
 
     fn begin_report(&self, run: &Run, view: &View) -> CompressReport {

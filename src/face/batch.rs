@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::controller::commit::Request;
 use crate::controller::stage::{Condition, Step};
 use crate::face::collection::Collection;
@@ -173,5 +175,19 @@ impl Batch {
 
 /// Bytes of a draft: the variable parts, and a share for words and headers.
 fn draft_bytes(draft: &Draft) -> usize {
-    draft.payload.len() + draft.vector.as_ref().map_or(0, |v| v.len() * 4) + 512
+    let vector = draft.vector.as_ref().map_or(0, |v| v.len() * 4);
+    let attributes: usize = draft.attributes.iter().map(|(k, v)| k.len() + json_bytes(v)).sum();
+    draft.payload.len() + vector + attributes + 512
+}
+
+/// About the length of a value as text.
+fn json_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 3,
+        Value::Array(values) => 2 + values.iter().map(json_bytes).sum::<usize>(),
+        Value::Object(fields) => {
+            2 + fields.iter().map(|(k, v)| k.len() + json_bytes(v)).sum::<usize>()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+    }
 }

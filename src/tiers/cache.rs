@@ -99,6 +99,11 @@ impl<K: Clone + Eq + Hash, V> Cache<K, V> {
         self.0.lock().bytes.saturating_add(bytes).saturating_add(KEPT_BYTES) <= bytes_max
     }
 
+    /// Lets the least recently used go until no more than this is kept.
+    pub fn shrink(&self, bytes_max: u64) {
+        self.0.lock().make_room(bytes_max);
+    }
+
     /// Forgets what does not belong any more.
     pub fn retain(&self, belongs: impl Fn(&K) -> bool) {
         let mut state = self.0.lock();

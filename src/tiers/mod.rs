@@ -59,7 +59,7 @@ pub struct View {
     pub next_id: EntryId,
     /// The number the next new collection takes.
     pub next_collection: CollectionId,
-    /// Shared by all views of one store: its count says how many are still being read.
+    /// Shared by the views of one stretch of time: its count says how many of them are still read.
     pub alive: Arc<()>,
 }
 
@@ -92,6 +92,13 @@ impl Copy {
 }
 
 impl View {
+    /// About what collections, settings and remembered requests take: their maps are small, and
+    /// counted by their number.
+    pub fn ledger_bytes(&self) -> u64 {
+        let (collections, settings) = (self.collections.len(), self.settings.len());
+        (collections * 512 + settings * 256 + self.requests.len() * 64) as u64
+    }
+
     /// Applies one operation. Commit and replay both go through here, so a replayed store cannot
     /// differ from the one that crashed. `log` is the file that holds a payload above 64 KiB.
     pub fn apply(&mut self, op: Op, log: Option<Arc<dyn File>>) {

@@ -36,6 +36,7 @@ mod damage;
 mod faults;
 mod images;
 mod recording;
+mod room;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ pub use recording::Recording;
 use content::{FILE_BYTES_MAX, mix};
 use faults::{Call, Faults};
 use recording::{Log, Origin};
+use room::end_of;
 use state::{Node, Op, State};
 
 /// A simulated directory. Clones share it.
@@ -147,19 +149,6 @@ impl SimDisk {
         self.shell.lock().faults.clear();
     }
 
-    /// Bounds the disk: a write or a length that would make all files together longer finds no
-    /// space left and does nothing. Removed files count until their last handle goes. `None`, as at
-    /// first, is a disk without an end.
-    pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.shell.lock().capacity_bytes = bytes;
-    }
-
-    /// Bytes of all files, as a bounded disk counts them.
-    #[must_use]
-    pub fn used_bytes(&self) -> u64 {
-        self.shell.lock().used_bytes()
-    }
-
     /// Lets the process die at mutating call number `op`: that call does nothing, and from it on
     /// every call on this disk and its files fails. Go on with [`fork_now`](SimDisk::fork_now) or
     /// [`crash_images`](SimDisk::crash_images).
@@ -241,17 +230,6 @@ impl Shell {
         answer
     }
 
-    fn used_bytes(&self) -> u64 {
-        self.state.used_bytes(|inode| self.handles.contains_key(&inode))
-    }
-
-    /// Whether a file of this new length fits beside the others.
-    fn has_room(&self, inode: u64, len: u64) -> bool {
-        let Some(capacity) = self.capacity_bytes else { return true };
-        let old = self.state.inodes.get(&inode).map_or(0, |file| file.live.len());
-        len <= old || self.used_bytes() + (len - old) <= capacity
-    }
-
     fn check_folder(state: &State, folder: &str) -> io::Result<()> {
         if state.is_folder(folder) { Ok(()) } else { Err(missing(folder)) }
     }
@@ -266,11 +244,6 @@ impl Shell {
 
 fn nothing(_: Op, _: Fault) -> Op {
     Op::Nothing
-}
-
-/// Where a write ends, unless that is beyond the longest file.
-fn end_of(offset: u64, bytes: usize) -> Option<u64> {
-    offset.checked_add(bytes as u64).filter(|end| *end <= FILE_BYTES_MAX)
 }
 
 fn missing(name: &str) -> io::Error {

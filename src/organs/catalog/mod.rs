@@ -201,6 +201,12 @@ impl Catalog {
         self.file.len().map_err(|e| Error::io(format!("measure {FILE}"), e))
     }
 
+    /// Most RAM that the page cache may take.
+    #[must_use]
+    pub fn cache_bytes(&self) -> usize {
+        self.cache_bytes
+    }
+
     /// RAM that the page cache has not taken yet and may: reading the index fills it.
     #[must_use]
     pub fn room_bytes(&self) -> u64 {

@@ -259,6 +259,12 @@ impl Wal {
         Ok(freed)
     }
 
+    /// Whether a failure has ended all writing until the log is opened again.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.poison.is_some()
+    }
+
     /// LSN of the last operation written.
     #[must_use]
     #[cfg(test)]

@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct GateDisk {
     below: Arc<dyn Disk>,
     gate: Arc<Gate>,
+    folder: &'static str,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +40,12 @@ struct State {
 impl GateDisk {
     /// An open gate before a disk.
     pub(crate) fn new(below: impl Disk + 'static) -> GateDisk {
-        GateDisk { below: Arc::new(below), gate: Arc::default() }
+        GateDisk::of(below, "")
+    }
+
+    /// A gate for the files of one folder alone.
+    pub(crate) fn of(below: impl Disk + 'static, folder: &'static str) -> GateDisk {
+        GateDisk { below: Arc::new(below), gate: Arc::default(), folder }
     }
 
     /// From now on syncs wait.
@@ -82,6 +88,9 @@ impl Gate {
 impl Disk for GateDisk {
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let below = self.below.open(name, mode)?;
+        if !name.starts_with(self.folder) {
+            return Ok(below);
+        }
         Ok(Arc::new(GateFile { below, gate: Arc::clone(&self.gate) }))
     }
 
