@@ -48,6 +48,7 @@ pub use face::collection::Collection;
 pub use face::inspect;
 pub use face::stats::{CompressorStats, DiskStats, Stats, TierStats, WrittenStats};
 pub use face::store::{CollectionInfo, Store};
+pub use organs::columns::moves::LevelMove;
 pub use pure::filter::Filter;
 pub use pure::policy::{Policy, Standing};
 pub use pure::score::Score;

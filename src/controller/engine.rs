@@ -21,6 +21,7 @@ use crate::io::file::{memory_bytes, random_bytes};
 use crate::io::{Disk, File};
 use crate::organs::arena::{self, Block};
 use crate::organs::catalog::Catalog;
+use crate::organs::columns::moves::Moves;
 use crate::organs::columns::{self, Columns};
 use crate::organs::reserve::Reserve;
 use crate::organs::wal::{Wal, WalOptions};
@@ -58,6 +59,8 @@ pub struct Engine {
     /// Answers the readers while the catalog cannot be opened for writing.
     pub(crate) stand_in: Mutex<Option<Catalog>>,
     pub(crate) columns: Columns,
+    /// The last moves between levels.
+    pub(crate) moved: Mutex<Moves>,
     pub(crate) masks: Masks,
     pub(crate) sketches: Sketches,
     pub(crate) poison: Poison,
@@ -125,6 +128,7 @@ impl Engine {
         let budget = options.budget_bytes.or(set).unwrap_or_else(default_budget_bytes);
         let uptime = view.cold.catalog.meta(meta::UPTIME_MS)?.unwrap_or(0);
         let opened_at = clock.elapsed();
+        let moved = Mutex::new(Moves::load(&*disk, store_id));
         let columns = Columns::open(Arc::clone(&disk), options.read_only)?;
         // What a replay under a small budget has archived already counts until the next reclaim.
         let log_bytes = scan.bytes;
@@ -161,6 +165,7 @@ impl Engine {
             catalog: Mutex::new(Some(catalog)),
             stand_in: Mutex::new(None),
             columns,
+            moved,
             masks: Masks::default(),
             sketches: Sketches::default(),
             poison: Poison::default(),
@@ -313,6 +318,7 @@ impl Engine {
             + self.masks.bytes()
             + self.sketches.bytes()
             + self.columns.resident_bytes()
+            + self.moved.lock().resident_bytes()
             + catalog.load(Ordering::Acquire)
             + log.load(Ordering::Acquire)
             + queued
@@ -430,7 +436,7 @@ fn open_levels(
     }
     if !options.read_only {
         arena::remove_strays(disk)?;
-        columns::hot::remove_stray(disk)?;
+        columns::hot::remove_strays(disk)?;
     }
     Ok((levels, numbers.last().map_or(1, |last| last.saturating_add(1))))
 }

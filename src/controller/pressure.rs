@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::controller::engine::Engine;
+use crate::organs::columns::moves::LevelMove;
 use crate::organs::{arena, columns};
 use crate::pure::policy::{HYSTERESIS, Plan, Policy, Standing, TARGET_SHARE, TRIGGER_SHARE};
 use crate::pure::score::Score;
@@ -270,6 +271,7 @@ impl Engine {
         }
         if report.passes > 0 {
             self.save_hot(&view);
+            self.note_saved(self.moved.lock().save(&*self.disk, self.store_id));
         }
         report.counted_bytes_after = self.counted_bytes();
         report.after = levels(&run, &run.survey.standing, Some(&view));
@@ -352,6 +354,12 @@ impl Engine {
         let stepped = run.step(&self.yard(), &view, next, plan)?;
         report.moves += plan.moves.len() as u64;
         report.promoted += plan.moves.iter().filter(|m| m.to < m.from).count() as u64;
+        let at = self.clock.now();
+        let moves = plan.moves.iter().filter_map(|m| {
+            let id = run.survey.ids.get(m.at).copied()?;
+            Some(LevelMove { id, at, from: m.from, to: m.to })
+        });
+        self.moved.lock().note(moves, self.budget_bytes());
         self.take(stepped, report);
         Ok(self.view.load_full())
     }
@@ -384,11 +392,15 @@ impl Engine {
 
     /// Saves which entries are hot. Soft state: a failure costs rank only.
     pub fn save_hot(&self, view: &View) {
-        match columns::hot::save(&*self.disk, self.store_id, &view.levels.hot) {
+        self.note_saved(columns::hot::save(&*self.disk, self.store_id, &view.levels.hot));
+    }
+
+    fn note_saved(&self, saved: Result<u64>) {
+        match saved {
             Ok(bytes) => {
                 self.written.arena.fetch_add(bytes, Ordering::AcqRel);
             }
-            Err(error) => self.warn(format!("which entries are hot was not saved: {error}")),
+            Err(error) => self.warn(format!("not all soft state was saved: {error}")),
         }
     }
 

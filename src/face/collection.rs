@@ -7,6 +7,7 @@ use crate::controller::pressure::Why;
 use crate::face::batch::Batch;
 use crate::face::store::Store;
 use crate::organs::columns::Access;
+use crate::organs::columns::moves::LevelMove;
 use crate::pure::filter::Filter;
 use crate::tiers::assemble::{self, Want};
 use crate::tiers::probe::Scope;
@@ -235,6 +236,14 @@ impl Collection {
             engine.archive_all()?;
         }
         engine.why(copy.id())
+    }
+
+    /// The last moves of an entry between levels, oldest first. Counts no access. A store remembers
+    /// its newest moves, at most 4,096 over all entries, so there may be none of an entry that moved.
+    pub fn moves(&self, key: impl AsRef<[u8]>) -> Result<Vec<LevelMove>> {
+        let found = self.live(&*self.view()?, key.as_ref())?;
+        let moved = self.store.engine().moved.lock();
+        Ok(found.map(|copy| moved.of(copy.id())).unwrap_or_default())
     }
 
     /// A page of entries in the order of (namespace, key), or against it. Counts no access.

@@ -108,6 +108,13 @@ fn a_larger_budget_lets_important_entries_back_up() {
     let report = store.compress().unwrap();
     assert!(report.promoted > 0, "{report:?}");
     assert_eq!(notes.peek(&key).unwrap().unwrap().tier, Tier::Hot);
+    let moves = notes.moves(&key).unwrap();
+    let last = moves.last().unwrap();
+    assert_eq!((last.from, last.to), (Standing::Cold, Standing::Hot), "{moves:?}");
+    drop(notes);
+    store.close().unwrap();
+    let store = open(&disk, &clock);
+    assert_eq!(store.collection("notes").unwrap().moves(&key).unwrap(), moves, "after a reopen");
     store.set_budget(1 << 20).unwrap();
     assert_eq!(store.compress().unwrap().outcome, Outcome::TargetMet);
     assert!(store.set_budget(1 << 19).is_err(), "below the least budget");

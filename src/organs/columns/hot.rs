@@ -38,15 +38,18 @@ pub fn save(disk: &dyn Disk, store_id: [u8; 16], hot: &RoaringTreemap) -> Result
     Ok(bytes.len() as u64)
 }
 
-/// Removes what a writer that was cut off left behind.
-pub fn remove_stray(disk: &dyn Disk) -> Result<()> {
-    let name = join(FOLDER, &format!("{NAME}.tmp"));
-    match disk.remove(&name) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io(format!("remove {name}"), e))
+/// Removes what writers of this file and of the last moves left behind when they were cut off.
+pub fn remove_strays(disk: &dyn Disk) -> Result<()> {
+    for name in [NAME, super::moves::NAME] {
+        let name = join(FOLDER, &format!("{name}.tmp"));
+        match disk.remove(&name) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io(format!("remove {name}"), e));
+            }
+            _ => {}
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// Reads the set. Errors with `Io`, or `Corrupt` when it cannot be believed.

@@ -33,6 +33,7 @@ use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{EntryId, Timestamp};
 
 pub mod hot;
+pub mod moves;
 pub mod row;
 pub mod sealed;
 #[cfg(test)]
