@@ -3,7 +3,8 @@
 //! 1. Pending changes are cut into atoms that reach the disk each for itself: bytes of a write, the
 //!    length that write gave the file, a cut or extension, a change of a name.
 //! 2. A plan gives every atom its fate: kept, dropped, or (bytes only) torn, where each sector of
-//!    512 or 4096 bytes is kept or dropped on its own.
+//!    512 or 4096 bytes is kept or dropped on its own. A sector of a torn write that was dropped has
+//!    its old bytes, or noise, or those of the sector before it.
 //! 3. The kept atoms are applied, oldest first, to the durable state. That is the image: a new disk
 //!    at rest.
 //!
@@ -30,6 +31,10 @@ pub enum Profile {
     /// Power loss on a disk that keeps order: a prefix of all pending calls, whichever files they
     /// went to, and the first call beyond it possibly torn.
     Prefix,
+    /// Power loss on ext4 as it is mounted by default (`data=ordered`): names and lengths are in a
+    /// journal that keeps their order, a length is there only after the bytes that it covers, and
+    /// bytes over old ones go in any order, torn at sectors.
+    Ext4,
     /// Power loss with the least that POSIX promises: any subset of the pending changes; names
     /// apart from contents, lengths apart from bytes, writes torn at sectors.
     Posix,
@@ -41,7 +46,8 @@ pub enum Profile {
 
 impl Profile {
     /// All of them, for loops.
-    pub const ALL: [Profile; 4] = [Profile::Kill, Profile::Prefix, Profile::Posix, Profile::Lying];
+    pub const ALL: [Profile; 5] =
+        [Profile::Kill, Profile::Prefix, Profile::Ext4, Profile::Posix, Profile::Lying];
 }
 
 /// How many images to build at one point of a run.
@@ -92,6 +98,9 @@ pub(super) enum Plan {
     Torn(u64),
     /// All kept, this atom torn.
     TornOne(usize, u64),
+    /// Names and lengths up to (not including) this call; the bytes they cover, and a random choice
+    /// of the others, some of them torn.
+    Journal(u64, u64),
 }
 
 enum Fate {
@@ -169,6 +178,17 @@ fn plans(atoms: &[Atom<'_>], profile: Profile, limits: &Limits, seed: u64) -> Ve
         return plans;
     }
     plans.push(Plan::None);
+    if profile == Profile::Ext4 {
+        let mut calls: Vec<u64> = atoms.iter().map(|atom| atom.seq).collect();
+        calls.push(u64::MAX);
+        calls.dedup();
+        for (i, &call) in calls.iter().enumerate() {
+            let tries = 1 + limits.random / calls.len().max(1);
+            let seeds = (0..tries as u64).map(|n| mix(seed ^ mix((i as u64) << 8 | n)));
+            plans.extend(seeds.map(|seed| Plan::Journal(call, seed)));
+        }
+        return plans;
+    }
     if profile != Profile::Posix {
         let mut calls: Vec<u64> = atoms.iter().map(|atom| atom.seq).collect();
         calls.dedup();
@@ -222,6 +242,22 @@ fn choose(mut plans: Vec<Plan>, most: usize, seed: u64) -> Vec<Plan> {
     plans
 }
 
+/// What becomes of one atom when the journal was written up to a call.
+fn journalled(atom: &Atom<'_>, grows: bool, index: usize, call: u64, seed: u64) -> Fate {
+    let in_journal = atom.seq < call;
+    match &atom.what {
+        What::Data { .. } if grows && in_journal => Fate::Keep,
+        // Blocks that no length covers yet may be on the disk, and nobody sees them.
+        What::Data { .. } => match mix(seed ^ mix(index as u64)) % 4 {
+            0 => Fate::Drop,
+            1 => Fate::Torn(mix(seed ^ index as u64)),
+            _ => Fate::Keep,
+        },
+        What::Grow { .. } | What::SetLen { .. } | What::Name(_) if in_journal => Fate::Keep,
+        What::Grow { .. } | What::SetLen { .. } | What::Name(_) => Fate::Drop,
+    }
+}
+
 fn fate(plan: Plan, index: usize, seq: u64) -> Fate {
     let keep = |kept: bool| if kept { Fate::Keep } else { Fate::Drop };
     match plan {
@@ -244,7 +280,8 @@ fn fate(plan: Plan, index: usize, seq: u64) -> Fate {
             _ => Fate::Torn(mix(seed ^ index as u64)),
         },
         Plan::TornOne(atom, seed) if index == atom => Fate::Torn(seed),
-        Plan::TornOne(..) => Fate::Keep,
+        // Of a journal, `build` knows more.
+        Plan::TornOne(..) | Plan::Journal(..) => Fate::Keep,
     }
 }
 
@@ -255,7 +292,17 @@ fn build(state: &State, atoms: &[Atom<'_>], plan: Plan) -> State {
         state.inodes.get(&inode).map(|file| Arc::clone(&file.durable)).unwrap_or_default()
     };
     for (index, atom) in atoms.iter().enumerate() {
-        let torn = match (fate(plan, index, atom.seq), &atom.what) {
+        let fate = match plan {
+            Plan::Journal(call, seed) => {
+                // The length that a write gave its file is the next atom.
+                let grows = atoms.get(index + 1).is_some_and(|next| {
+                    next.seq == atom.seq && matches!(next.what, What::Grow { .. })
+                });
+                journalled(atom, grows, index, call, seed)
+            }
+            _ => fate(plan, index, atom.seq),
+        };
+        let torn = match (fate, &atom.what) {
             (Fate::Drop, _) => continue,
             (Fate::Keep, _) => None,
             (Fate::Torn(seed), What::Data { .. }) => Some(seed),
@@ -289,20 +336,32 @@ fn build(state: &State, atoms: &[Atom<'_>], plan: Plan) -> State {
     })
 }
 
-/// Writes some of the sectors of a write.
+/// Writes some of the sectors of a write. One that is not written keeps its old bytes, or when all
+/// of it was to be written, holds noise or what stands in the sector before.
 fn tear(content: &mut Content, data: &[u8], offset: u64, seed: u64) {
     let sector: u64 = if mix(seed).is_multiple_of(2) { 512 } else { 4096 };
     let mut done = 0;
     while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
         let at = offset + done as u64;
         let piece = usize::try_from(sector - at % sector).unwrap_or(1).min(rest.len());
-        if mix(seed ^ mix(at / sector)).is_multiple_of(2)
-            && let Some(bytes) = rest.get(..piece)
-        {
-            content.put(bytes, at);
+        let is_whole = piece as u64 == sector;
+        match (mix(seed ^ mix(at / sector)) % 8, rest.get(..piece)) {
+            (0..4, Some(bytes)) => content.put(bytes, at),
+            (4, _) if is_whole => content.put(&noise(seed ^ at, piece), at),
+            (5, _) if is_whole && at >= sector => {
+                let mut stale = vec![0; piece];
+                content.read(&mut stale, at - sector);
+                content.put(&stale, at);
+            }
+            _ => {}
         }
         done += piece;
     }
+}
+
+/// Bytes that mean nothing.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    (0..len as u64).map(|n| mix(seed ^ n).to_le_bytes()[0]).collect()
 }
 
 /// Names in a folder that did not survive went with it.

@@ -27,6 +27,7 @@ use crate::crash::script::{HandClock, Moment, Run, START, open, play, script};
 const SEED: u64 = 20_260;
 /// Images at one point of the run. Together they make more than 20,000 distinct ones.
 const PREFIX_IMAGES: usize = 40;
+const EXT4_IMAGES: usize = 48;
 const POSIX_IMAGES: usize = 224;
 const POSIX_CHOICES: usize = 96;
 const LYING_IMAGES: usize = 6;
@@ -69,10 +70,11 @@ impl Sweep {
 
     /// Judges all images of one point of a leg.
     fn point(&self, oracle: &Oracle<'_>, recording: &Recording, leg: usize, op: u64) {
-        for profile in [Profile::Kill, Profile::Prefix, Profile::Posix] {
+        for profile in [Profile::Kill, Profile::Prefix, Profile::Ext4, Profile::Posix] {
             let images = match profile {
                 Profile::Kill => 1,
                 Profile::Prefix => PREFIX_IMAGES,
+                Profile::Ext4 => EXT4_IMAGES,
                 _ => POSIX_IMAGES,
             };
             let (random, torn) = (POSIX_CHOICES, POSIX_CHOICES);
