@@ -18,7 +18,7 @@ use crate::words::error::Error;
 use crate::words::id::Lsn;
 use crate::words::record::Op;
 
-use super::{FOLDER, WalOptions, file_name};
+use super::{FOLDER, TEMPORARY, WalOptions, file_name};
 
 /// Length of a frame without payload; every segment keeps so much room for its footer.
 pub const FRAME: u64 = FRAME_BYTES as u64;
@@ -100,41 +100,55 @@ impl Active {
         }
     }
 
-    /// Creates a segment: header and first zeros, synced, then its name.
+    /// Creates a segment under a temporary name: header and first zeros, synced; then its own name,
+    /// synced. So a segment whose header is damaged is never one that was being created.
     pub fn create(
         disk: &dyn Disk,
         header: &SegmentHeader,
         options: &WalOptions,
     ) -> Result<Active, Failed> {
         let name = file_name(header.number);
-        // A creation that was cut short may have left a file without a frame in it.
-        match disk.remove(&name) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Failed::Write(Error::io(format_args!("remove {name}"), e))),
+        let temporary = format!("{name}{TEMPORARY}");
+        let active = Active::fill_new(disk, header, options, &temporary);
+        let named = active.and_then(|active| {
+            let renamed = disk.rename(&temporary, &name);
+            renamed.map_err(|e| Failed::Write(Error::io(format_args!("rename {temporary}"), e)))?;
+            Ok(active)
+        });
+        let active = named.inspect_err(|_| {
+            let _ = disk.remove(&temporary); // Best effort: the next creation tries again.
+        })?;
+        disk.sync_dir(FOLDER)
+            .map_err(|e| Failed::Fatal(Error::io(format_args!("sync {FOLDER}/"), e)))?;
+        Ok(active)
+    }
+
+    fn fill_new(
+        disk: &dyn Disk,
+        header: &SegmentHeader,
+        options: &WalOptions,
+        temporary: &str,
+    ) -> Result<Active, Failed> {
+        match disk.remove(temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(Failed::Write(Error::io(format_args!("remove {temporary}"), e)));
+            }
+            _ => {}
         }
         let file = disk
-            .open(&name, OpenMode::CreateNew)
-            .map_err(|e| Failed::Write(Error::io(format_args!("create {name}"), e)))?;
+            .open(temporary, OpenMode::CreateNew)
+            .map_err(|e| Failed::Write(Error::io(format_args!("create {temporary}"), e)))?;
         let filled = options.zero_bytes.min(options.segment_bytes).max(HEADER_BYTES as u64);
-        let mut active =
-            Active::reopen(Arc::clone(&file), header, HEADER_BYTES as u64, filled, None);
         let mut bytes = Vec::with_capacity(FILL_BYTES);
         header.encode(&mut bytes);
         bytes.resize(FILL_BYTES.min(usize::try_from(filled).unwrap_or(FILL_BYTES)), 0);
         let first = bytes.len() as u64;
-        let written = active.write(&bytes, 0).and_then(|()| {
-            active.filled = first;
-            active.extend(filled - first, 0)
-        });
-        if let Err(failed) = written {
-            drop(disk.remove(&name)); // Best effort: the next creation tries again.
-            return Err(failed);
-        }
+        let mut active =
+            Active::reopen(Arc::clone(&file), header, HEADER_BYTES as u64, first, None);
+        active.write(&bytes, 0)?;
+        active.extend(filled - first, 0)?;
         active.written = (HEADER_BYTES as u64, active.filled - HEADER_BYTES as u64);
         active.sync()?;
-        disk.sync_dir(FOLDER)
-            .map_err(|e| Failed::Fatal(Error::io(format_args!("sync {FOLDER}/"), e)))?;
         Ok(active)
     }
 

@@ -2,23 +2,28 @@
 //!
 //! After a clean close there is nothing to do. Otherwise, in this order:
 //! 1. An ambiguous tail is copied to `wal/NNNNNNNNNN.torn`, synced, before anything covers it.
-//! 2. Every frame that may be in the page cache only is written again from what was read: an
-//!    earlier sync may have failed and left its pages marked clean, and then a sync alone would say
-//!    Ok about bytes that are not on disk. Header and name need no such care: a segment that holds
-//!    a batch was created by syncs that succeeded, and one that holds none is created again.
+//! 2. The segment is written anew, from what was read, under a temporary name. Its frames may be in
+//!    the page cache only: an earlier sync may have failed and left its pages marked clean, and then
+//!    a sync alone would say Ok about bytes that are not on disk. Not in place: a power cut may leave
+//!    noise where something was being written, and these bytes were acknowledged.
 //! 3. A segment that must not be continued gets a footer behind its last batch.
-//! 4. One sync makes all of that durable; only then may a later segment be created, or a new write
-//!    be acknowledged.
+//! 4. It is synced and takes the old one's place, name and all; only then may a later segment be
+//!    created, or a new write be acknowledged.
+//!
+//! On a disk without room for the copy the bytes are written over themselves instead: a disk that
+//! keeps or writes a sector whole cannot do harm by that, and a full store must be opened.
 //!
 //! The footer claims nothing about earlier syncs, as step 4 is still ahead when it is written.
 //! Whatever step a crash interrupts, the next scan reads the same records.
 
+use std::sync::Arc;
+
 use crate::bytes::codec::log::{Kind, LAG_MAX};
-use crate::io::{Disk, OpenMode};
-use crate::words::error::{Error, Result};
+use crate::io::{Disk, File, OpenMode};
+use crate::words::error::{Error, ErrorKind, Result};
 
 use super::active::{Active, Failed};
-use super::{FOLDER, Scan, Tail, TornTail, file_name};
+use super::{FOLDER, Scan, TEMPORARY, Tail, TornTail, file_name};
 
 /// How much is copied at once.
 const PIECE_BYTES: usize = 256 << 10;
@@ -44,32 +49,61 @@ pub fn mend(disk: &dyn Disk, scan: &Scan) -> Result<Option<Active>> {
         .open(&name, OpenMode::ReadWrite)
         .map_err(|e| Error::io(format_args!("open {name}"), e))?;
     let at_tail = scan.clean.then_some(Kind::Close);
-    let mut active = Active::reopen(file, &tail.header, tail.at, tail.bytes, at_tail);
     if scan.clean && !tail.spent {
-        return Ok(Some(active));
+        return Ok(Some(Active::reopen(file, &tail.header, tail.at, tail.bytes, at_tail)));
     }
-    rewrite(&active, tail, &name)?;
-    if tail.spent && !tail.footer {
-        // Lag unknown: the footer is no evidence that anything before it was synced.
-        let footer = active.put_frame(Kind::Footer, LAG_MAX, tail.last_lsn, tail.last_batch);
-        footer.map_err(error)?;
-    }
-    active.sync().map_err(error)?;
+    let temporary = format!("{name}{TEMPORARY}");
+    let active = match copy(disk, tail, &*file, &temporary) {
+        Ok(copy) => {
+            let renamed = disk.rename(&temporary, &name);
+            renamed.map_err(|e| Error::io(format_args!("rename {temporary}"), e))?;
+            disk.sync_dir(FOLDER).map_err(|e| Error::io(format_args!("sync {FOLDER}/"), e))?;
+            copy
+        }
+        Err(error) => {
+            let _ = disk.remove(&temporary); // Best effort: the next open tries again.
+            if error.kind() != ErrorKind::Full {
+                return Err(error);
+            }
+            let mut active =
+                Active::reopen(Arc::clone(&file), &tail.header, tail.at, tail.bytes, None);
+            finish(&mut active, tail, &*file, tail.unsynced_from)?;
+            active
+        }
+    };
     Ok((!tail.spent && !tail.footer).then_some(active))
 }
 
-fn rewrite(active: &Active, tail: &Tail, name: &str) -> Result<()> {
+/// A copy of a segment up to its tail, synced, under another name.
+fn copy(disk: &dyn Disk, tail: &Tail, from: &dyn File, temporary: &str) -> Result<Active> {
+    let file = disk
+        .open(temporary, OpenMode::CreateNew)
+        .map_err(|e| Error::io(format_args!("create {temporary}"), e))?;
+    let mut active = Active::reopen(file, &tail.header, tail.at, tail.at, None);
+    finish(&mut active, tail, from, 0)?;
+    Ok(active)
+}
+
+/// Writes everything from `start` to the tail again, ends the segment if it must not be continued,
+/// and syncs.
+fn finish(active: &mut Active, tail: &Tail, from: &dyn File, start: u64) -> Result<()> {
     let mut buffer = Vec::new();
-    let mut from = tail.unsynced_from;
-    while from < tail.at {
-        let len = usize::try_from(tail.at - from).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+    let mut at = start;
+    while at < tail.at {
+        let len = usize::try_from(tail.at - at).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
         buffer.resize(len, 0);
-        let read = active.file.read_exact_at(&mut buffer, from);
-        read.map_err(|e| Error::io(format_args!("read {name} at {from}"), e))?;
-        active.write(&buffer, from).map_err(error)?;
-        from += len as u64;
+        let read = from.read_exact_at(&mut buffer, at);
+        read.map_err(|e| {
+            Error::io(format_args!("read {} at {at}", file_name(tail.header.number)), e)
+        })?;
+        active.write(&buffer, at).map_err(error)?;
+        at += len as u64;
     }
-    Ok(())
+    if tail.spent && !tail.footer {
+        // Lag unknown: the footer is no evidence that anything before it was synced.
+        active.put_frame(Kind::Footer, LAG_MAX, tail.last_lsn, tail.last_batch).map_err(error)?;
+    }
+    active.sync().map_err(error)
 }
 
 /// Copies a tail that may be damage rather than a cut write. The first copy stays: after a crash

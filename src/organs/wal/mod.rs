@@ -147,6 +147,21 @@ pub fn file_name(number: u64) -> String {
     join(FOLDER, &format!("{number:010}.wal"))
 }
 
+/// What the name of a segment ends in while it is being made.
+const TEMPORARY: &str = ".tmp";
+
+/// Removes what makers of segments that were cut off left behind.
+fn remove_strays(disk: &dyn Disk) -> Result<()> {
+    let names = disk.list(FOLDER).map_err(|e| Error::io(format_args!("list {FOLDER}/"), e))?;
+    for name in names {
+        if name.strip_suffix(TEMPORARY).and_then(parse_name).is_some() {
+            let name = join(FOLDER, &name);
+            disk.remove(&name).map_err(|e| Error::io(format_args!("remove {name}"), e))?;
+        }
+    }
+    Ok(())
+}
+
 /// Opens a segment for reading payloads in place.
 pub fn open_segment(disk: &dyn Disk, number: u64) -> Result<Arc<dyn File>> {
     let name = file_name(number);

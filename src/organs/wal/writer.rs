@@ -23,7 +23,7 @@ use crate::words::record::Op;
 
 use super::active::{Active, Failed, NewBatch, batch_bytes};
 use super::mend::mend;
-use super::{FOLDER, SEGMENT_BYTES_MIN, Scan, Sealed, WalOptions, file_name};
+use super::{FOLDER, SEGMENT_BYTES_MIN, Scan, Sealed, WalOptions, file_name, remove_strays};
 
 /// The write buffer is given back down to this after a large batch.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
@@ -73,6 +73,7 @@ impl Wal {
             zero_bytes: options.zero_bytes.max(SEGMENT_BYTES_MIN),
             ..options
         };
+        remove_strays(&*disk)?;
         let active = mend(&*disk, &scan)?;
         // A segment with a batch in it was created after the folder was synced.
         let has_folder = scan.tail.is_some() || !scan.sealed.is_empty();
