@@ -127,6 +127,8 @@ pub struct CompressReport {
     pub cold_score_mass: f64,
     /// Bytes written to blocks.
     pub bytes_written: u64,
+    /// Entries that could not be looked at or moved, as their bytes in the archive are damaged.
+    pub damaged: u64,
 }
 
 /// Why an entry stands where it stands, and what would move it.
@@ -252,6 +254,11 @@ impl Engine {
         let mut view = self.view.load_full();
         let mut run = self.survey(&view)?;
         let mut report = self.begin_report(&run, &view);
+        let next = self.next_block.load(Ordering::Acquire);
+        if let Some(swept) = run.sweep(&self.yard(), &view, next)? {
+            self.take(swept, &mut report);
+            view = self.view.load_full();
+        }
         let mut deep = false;
         while !deep {
             let plan = run.plan(policy, self.claimed_bytes(&view), self.budget_bytes());
@@ -278,18 +285,13 @@ impl Engine {
         if report.passes > 0 {
             self.save_hot(&view);
         }
+        report.damaged = run.damaged();
         report.counted_bytes_after = self.counted_bytes();
         report.after = levels(&run, &run.survey.standing, Some(&view));
         report.cold_score_mass = cold_score_mass(&run, &run.survey.standing);
         self.passes.fetch_add(u64::from(report.passes), Ordering::AcqRel);
         self.moves.fetch_add(report.moves, Ordering::AcqRel);
-        tracing::debug!(
-            outcome = report.outcome.name(),
-            moves = report.moves,
-            before = report.counted_bytes_before,
-            after = report.counted_bytes_after,
-            "compressed"
-        );
+        tracing::debug!(outcome = report.outcome.name(), moves = report.moves, "compressed");
         Ok(report)
     }
 
@@ -298,12 +300,13 @@ impl Engine {
         self.archive_all()?;
         let _one_at_a_time = self.maintenance.lock();
         let view = self.view.load_full();
-        let run = self.survey(&view)?;
+        let mut run = self.survey(&view)?;
         let mut report = self.begin_report(&run, &view);
         let next = self.next_block.load(Ordering::Acquire);
         let stepped = run.repack(&self.yard(), &view, next)?;
         self.take(stepped, &mut report);
         report.passes = 1;
+        report.damaged = run.damaged();
         report.outcome = match self.counted_bytes() <= report.target_bytes {
             true => Outcome::TargetMet,
             false => Outcome::NoProgress,

@@ -13,5 +13,6 @@ mod levels;
 mod model;
 mod rebuild;
 mod support;
+mod sweep;
 mod tidy;
 mod writes;

@@ -5,18 +5,20 @@
 //! lengths in its row. An entry takes some 60 bytes here for the length of a pass.
 //!
 //! Entries in the log's tables are not archived, so nothing may be demoted there; a row that such
-//! an entry supersedes is passed over. So are entries whose time has passed.
+//! an entry supersedes is passed over. So are entries whose time has passed, and rows that are
+//! damaged: those are counted, and their entries stay where they are.
 //!
 //! Never: scores, decides, or reads a payload or vector.
 
 use crate::bytes::codec::codes;
+use crate::organs::archive::{Row, Segment};
 use crate::organs::columns::Access;
 use crate::pure::policy::Standing;
 use crate::pure::quant::Bits;
 use crate::pure::score;
 use crate::tiers::View;
 use crate::tiers::hot::resident_bytes;
-use crate::words::error::Result;
+use crate::words::error::{ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Lsn, Timestamp};
 use crate::words::limits;
 use crate::words::record::Place;
@@ -56,6 +58,8 @@ pub struct Survey {
     pub warm4_bytes: Vec<u32>,
     /// Where it stands.
     pub standing: Vec<Standing>,
+    /// Rows that could not be read.
+    pub damaged: u64,
 }
 
 /// The entries of one collection in a survey.
@@ -91,7 +95,7 @@ impl Survey {
                 while at < total.rows {
                     let count = ROWS_AT_ONCE.min(total.rows - at);
                     rows.clear();
-                    file.rows(group, at, count, &mut rows)?;
+                    survey.damaged += read_rows(file, group, at, count, &mut rows)?;
                     for row in &rows {
                         let hidden = row.expires.is_some_and(|expires| expires <= now);
                         if dead.contains(row.number) || hidden || view.shadows(row.id) {
@@ -116,7 +120,7 @@ impl Survey {
         view: &View,
         collection: CollectionId,
         place: Place,
-        row: &crate::organs::archive::Row,
+        row: &Row,
         access: Access,
     ) {
         let accessed = access.last.unwrap_or(row.updated).0;
@@ -143,7 +147,11 @@ impl Survey {
             |bits| layout.map_or(0, |l| l.with_bits(bits).row_bytes() + ARENA_ROW_BYTES) as u32;
         self.warm8_bytes.push(warm(Bits::Eight));
         self.warm4_bytes.push(warm(Bits::Four));
-        self.standing.push(standing(view, collection, row.id, row.version));
+        let stands = match standing(view, collection, row.id, row.version) {
+            Standing::Hot if !may_be_hot => coded(view, collection, row.id, row.version),
+            stands => stands,
+        };
+        self.standing.push(stands);
     }
 
     /// Orders the entries from `from` on by id. Segments follow each other in time and ids rise, so
@@ -175,14 +183,46 @@ impl Survey {
     }
 }
 
+/// Appends the rows that can be read, and answers how many cannot: a stretch with a damaged row in it
+/// is read row by row.
+fn read_rows(
+    file: &Segment,
+    group: u16,
+    from: u32,
+    count: u32,
+    rows: &mut Vec<Row>,
+) -> Result<u64> {
+    match file.rows(group, from, count, rows) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {}
+        read => return read.map(|()| 0),
+    }
+    let mut damaged = 0;
+    for number in from..from.saturating_add(count) {
+        match file.row(group, number) {
+            Ok(row) => rows.push(row),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::warn!(%error, "a row takes no part in compression");
+                damaged += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(damaged)
+}
+
 /// Where an archived entry stands now.
 pub fn standing(view: &View, collection: CollectionId, id: EntryId, version: Lsn) -> Standing {
     match view.levels.tier(collection, id, version) {
         Tier::Hot => Standing::Hot,
-        Tier::Cold => Standing::Cold,
-        Tier::Warm => match view.levels.code(collection, id, version) {
-            Some(code) if code.block.block.bits() == 4 => Standing::Warm4,
-            _ => Standing::Warm8,
-        },
+        Tier::Warm | Tier::Cold => coded(view, collection, id, version),
+    }
+}
+
+/// Where an entry stands by its codes alone.
+fn coded(view: &View, collection: CollectionId, id: EntryId, version: Lsn) -> Standing {
+    match view.levels.code(collection, id, version).map(|code| code.block.block.bits()) {
+        Some(4) => Standing::Warm4,
+        Some(_) => Standing::Warm8,
+        None => Standing::Cold,
     }
 }
