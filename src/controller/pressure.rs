@@ -28,7 +28,7 @@ use crate::pure::policy::{
 use crate::pure::score::Score;
 use crate::tiers::View;
 use crate::tiers::packer::Yard;
-use crate::verbs::compress::{Rule, Run, Stepped};
+use crate::verbs::compress::{Run, Stepped};
 use crate::words::error::Result;
 use crate::words::id::EntryId;
 use crate::words::tier::Tier;
@@ -349,8 +349,7 @@ impl Engine {
     }
 
     fn survey(&self, view: &View) -> Result<Run> {
-        let rule = Rule::of(&self.options);
-        Run::begin(view, rule, self.clock.now(), &|id| self.columns.get(id))
+        Run::begin(view, self.clock.now(), &|id| self.columns.get(id))
     }
 
     /// Carries a plan out and publishes what follows; the caller holds `maintenance`, which every

@@ -1,7 +1,7 @@
 //! Policies: from what entries are worth and cost to a plan of moves.
 //!
 //! Ranks go by (score, last access, id), best first. The K best unpinned entries are protected: K is
-//! the protected fraction of them, or as many as fit half the budget. The others have a width by
+//! what the rules of their collections ask for, or as many as fit half the budget. The others have a width by
 //! r = score / best score: above 0.8 8 bits, from 0.4 on 4 bits, below Cold. A pinned entry never
 //! falls below 8 bits and takes no part in ranks; one without a vector has no codes, and leaves RAM
 //! when nothing else is left that could.
@@ -26,8 +26,6 @@ mod rise;
 use crate::words::error::{Error, Result};
 use crate::words::id::EntryId;
 
-/// Share of the unpinned entries that is protected.
-pub const PROTECTED_SHARE: f64 = 0.20;
 /// How far above tau an entry has to score to go up: less, and it would go up and down again.
 pub const HYSTERESIS: f32 = 0.05;
 /// Share of the budget above which a pass starts by itself.
@@ -141,6 +139,8 @@ pub struct PolicyView<'a> {
     pub warm8_bytes: &'a [u32],
     /// Bytes in Level 1 with 4 bits.
     pub warm4_bytes: &'a [u32],
+    /// Entries that are protected if they fit half the budget.
+    pub protected_max: usize,
     /// Bytes counted besides these entries.
     pub other_bytes: u64,
     /// The budget.
@@ -263,10 +263,9 @@ impl<'a> Work<'a> {
         let (pinned, mut order): (Vec<usize>, Vec<usize>) =
             all.partition(|n| at(view.pinned, *n, false));
         order.sort_unstable_by(|a, b| by_rank(view, *a, *b));
-        let share = (order.len() as f64 * PROTECTED_SHARE).ceil() as usize;
         let mut room = view.budget_bytes / 2;
         let mut protected = 0_usize;
-        for n in order.iter().take(share) {
+        for n in order.iter().take(view.protected_max) {
             // One that may not stand in RAM takes no room there.
             let bytes = match at(view.hot_bytes, *n, u32::MAX) {
                 u32::MAX => 0,

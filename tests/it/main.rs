@@ -12,6 +12,7 @@ mod input;
 mod levels;
 mod model;
 mod rebuild;
+mod rules;
 mod support;
 mod sweep;
 mod tidy;

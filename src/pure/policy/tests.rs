@@ -31,9 +31,15 @@ impl Sight {
             hot_bytes: &self.hot,
             warm8_bytes: &self.warm8,
             warm4_bytes: &self.warm4,
+            protected_max: self.protected_max(),
             other_bytes: self.other_bytes,
             budget_bytes: self.budget_bytes,
         }
+    }
+
+    fn protected_max(&self) -> usize {
+        let unpinned = self.pinned.iter().filter(|pinned| !**pinned).count();
+        (unpinned as f64 * 0.2).ceil() as usize
     }
 
     fn carry_out(&mut self, plan: &Plan) {

@@ -23,18 +23,16 @@ pub mod survey;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::organs::columns::Access;
 use crate::pure::policy::{self, Plan, Policy, PolicyView, Seat, Standing};
-use crate::pure::score::{self, Columns, Frame};
+use crate::pure::score::{self, Columns};
 use crate::tiers::View;
 use crate::tiers::levels::Levels;
 use crate::tiers::packer::{self, Wanted, Yard};
 use crate::words::error::{ErrorKind, Result};
 use crate::words::id::{EntryId, Timestamp};
-use crate::words::options::{Options, Weights};
-use survey::Survey;
+use survey::{Stretch, Survey};
 
 /// A run: what is the same for all its passes.
 pub struct Run {
@@ -43,7 +41,6 @@ pub struct Run {
     /// Their scores.
     pub scores: Vec<f32>,
     hit_twice: Vec<bool>,
-    rule: Rule,
     /// Entries that damage keeps where they are.
     stuck: BTreeSet<usize>,
 }
@@ -59,39 +56,9 @@ pub struct Stepped {
     pub bytes: u64,
 }
 
-/// How entries are scored: the same for all collections of a store.
-#[derive(Clone, Copy, Debug)]
-pub struct Rule {
-    /// How the terms are weighed.
-    pub weights: Weights,
-    /// Time in which recency halves, in microseconds.
-    pub half_life_us: i64,
-}
-
-impl Rule {
-    /// What the options of a store say.
-    pub fn of(options: &Options) -> Rule {
-        let least = Duration::from_secs(1);
-        let half_life = options.half_life.max(least).as_micros();
-        Rule {
-            weights: options.weights,
-            half_life_us: i64::try_from(half_life).unwrap_or(i64::MAX),
-        }
-    }
-
-    fn frame(self, newest_us: i64) -> Frame {
-        Frame { weights: self.weights, newest_us, half_life_us: self.half_life_us }
-    }
-}
-
 impl Run {
     /// Surveys and scores.
-    pub fn begin(
-        view: &View,
-        rule: Rule,
-        now: Timestamp,
-        access: &dyn Fn(EntryId) -> Access,
-    ) -> Result<Run> {
+    pub fn begin(view: &View, now: Timestamp, access: &dyn Fn(EntryId) -> Access) -> Result<Run> {
         let survey = Survey::of(view, now, access)?;
         let mut scores = vec![0.0; survey.len()];
         let mut hit_twice = vec![false; survey.len()];
@@ -99,21 +66,20 @@ impl Run {
             let part = stretch.from..stretch.to;
             let columns = Columns {
                 active_us: survey.active_us.get(part.clone()).unwrap_or_default(),
-                accessed_us: survey.accessed_us.get(part.clone()).unwrap_or_default(),
-                counts: survey.counts.get(part.clone()).unwrap_or_default(),
+                heat: survey.heat.get(part.clone()).unwrap_or_default(),
                 semantic: survey.semantic.get(part.clone()).unwrap_or_default(),
             };
-            let newest = stretch.newest_us;
             if let Some(scores) = scores.get_mut(part.clone()) {
-                score::scores(&rule.frame(newest), &columns, scores);
+                score::scores(&stretch.frame(), &columns, scores);
             }
-            let inputs = columns.counts.iter().zip(columns.accessed_us);
+            let gaps = survey.gaps_s.get(part.clone()).unwrap_or_default();
+            let accessed = survey.accessed_us.get(part.clone()).unwrap_or_default();
             let hits = hit_twice.get_mut(part).unwrap_or_default();
-            for (hit, (count, accessed)) in hits.iter_mut().zip(inputs) {
-                *hit = *count >= 2 && newest.saturating_sub(*accessed) <= rule.half_life_us;
+            for (hit, (gap_s, accessed)) in hits.iter_mut().zip(gaps.iter().zip(accessed)) {
+                *hit = stretch.hit_twice(*gap_s, *accessed);
             }
         }
-        Ok(Run { survey, scores, hit_twice, rule, stuck: BTreeSet::new() })
+        Ok(Run { survey, scores, hit_twice, stuck: BTreeSet::new() })
     }
 
     /// What the policy wants, from where the entries stand. `counted` is all that counts against
@@ -142,8 +108,20 @@ impl Run {
             warm8_bytes: &survey.warm8_bytes,
             warm4_bytes: &survey.warm4_bytes,
             other_bytes: counted_bytes.saturating_sub(self.bytes()),
+            protected_max: self.protected_max(),
             budget_bytes,
         }
+    }
+
+    /// What the collections ask for, each for its share of its own unpinned entries.
+    fn protected_max(&self) -> usize {
+        let ask = |stretch: &Stretch| {
+            let pinned = self.survey.pinned.get(stretch.from..stretch.to).unwrap_or_default();
+            let unpinned = pinned.iter().filter(|pinned| !**pinned).count();
+            unpinned as f64 * stretch.rule.protected_share
+        };
+        // The sum is a little off what it would be in one product.
+        (self.survey.collections.iter().map(ask).sum::<f64>() - 1e-9).ceil().max(0.0) as usize
     }
 
     /// Bytes of all entries where they stand.
@@ -166,14 +144,13 @@ impl Run {
     pub fn terms(&self, at: usize) -> score::Score {
         let survey = &self.survey;
         let stretch = survey.collections.iter().find(|s| (s.from..s.to).contains(&at));
-        let newest = stretch.map_or(0, |s| s.newest_us);
+        let Some(stretch) = stretch else { return score::Score::default() };
         let inputs = score::Inputs {
             active_us: survey.active_us.get(at).copied().unwrap_or(0),
-            accessed_us: survey.accessed_us.get(at).copied().unwrap_or(0),
-            count: survey.counts.get(at).copied().unwrap_or(0),
+            heat: survey.heat.get(at).copied().unwrap_or(0.0),
             semantic: survey.semantic.get(at).copied().unwrap_or(0.0),
         };
-        score::terms(&self.rule.frame(newest), inputs)
+        score::terms(&stretch.frame(), inputs)
     }
 
     /// Where one entry stands in the order, and where rank and width put it.

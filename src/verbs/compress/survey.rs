@@ -15,13 +15,14 @@ use crate::organs::archive::{Row, Segment};
 use crate::organs::columns::Access;
 use crate::pure::policy::Standing;
 use crate::pure::quant::Bits;
-use crate::pure::score;
+use crate::pure::score::{Frame, Newest, decayed};
 use crate::tiers::View;
 use crate::tiers::hot::resident_bytes;
 use crate::words::error::{ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Lsn, Timestamp};
 use crate::words::limits;
 use crate::words::record::Place;
+use crate::words::rule::{Age, Rule};
 use crate::words::tier::Tier;
 
 /// Id and version beside a row of codes in a block.
@@ -44,9 +45,11 @@ pub struct Survey {
     pub active_us: Vec<i64>,
     /// Last access, in microseconds; time of the last write when there was none.
     pub accessed_us: Vec<i64>,
-    /// Accesses counted.
-    pub counts: Vec<u32>,
-    /// The caller's salience, or else the greatest cosine to a query.
+    /// Accesses, decayed to the newest of the collection.
+    pub heat: Vec<f32>,
+    /// Seconds between the last two accesses; `u32::MAX` when there were none.
+    pub gaps_s: Vec<u32>,
+    /// The caller's salience, or else the greatest cosine to a query, decayed likewise.
     pub semantic: Vec<f32>,
     /// Whether it is pinned.
     pub pinned: Vec<bool>,
@@ -71,8 +74,38 @@ pub struct Stretch {
     pub from: usize,
     /// One after the last.
     pub to: usize,
-    /// Its newest event, in microseconds: what age is counted back from.
+    /// How it is scored.
+    pub rule: Rule,
+    /// What age is counted back from, in microseconds: its newest event, or now.
     pub newest_us: i64,
+    /// What accesses are counted back from: its newest access or query, or now.
+    pub newest_access_us: i64,
+}
+
+impl Stretch {
+    /// What its entries are measured by.
+    pub fn frame(&self) -> Frame {
+        let Rule { weights, half_life_us, .. } = self.rule;
+        Frame { weights, newest_us: self.newest_us, half_life_us }
+    }
+
+    /// Whether an entry was hit twice within a half-life, and lately.
+    pub fn hit_twice(&self, gap_s: u32, accessed_us: i64) -> bool {
+        let within = |us: i64| us <= self.rule.half_life_us;
+        gap_s != u32::MAX
+            && within(i64::from(gap_s).saturating_mul(1_000_000))
+            && within(self.newest_access_us.saturating_sub(accessed_us))
+    }
+}
+
+/// What is newest in a collection, and what its entries are decayed by once that is known.
+#[derive(Default)]
+struct Times {
+    now_us: i64,
+    event: Newest,
+    access: Newest,
+    /// When the greatest cosine was seen, in seconds; `u32::MAX` for a salience, which never decays.
+    near_s: Vec<u32>,
 }
 
 impl Survey {
@@ -84,8 +117,10 @@ impl Survey {
     /// Looks at every archived entry of a view.
     pub fn of(view: &View, now: Timestamp, access: &dyn Fn(EntryId) -> Access) -> Result<Survey> {
         let mut survey = Survey::default();
-        for collection in view.collections.keys() {
+        for (collection, def) in &view.collections {
             let from = survey.len();
+            let rule = Rule::of(|name| view.settings.get(name), &def.name);
+            let mut times = Times { now_us: now.0, ..Times::default() };
             let mut rows = Vec::new();
             for (segment, group) in view.cold.groups(*collection) {
                 let file = &segment.segment;
@@ -102,15 +137,20 @@ impl Survey {
                             continue;
                         }
                         let place = Place { segment: file.number(), group, row: row.number };
-                        survey.take(view, *collection, place, row, access(row.id));
+                        survey.take(view, *collection, place, row, access(row.id), &mut times);
                     }
                     at += count;
                 }
             }
+            let (newest_us, newest_access_us) = match rule.age {
+                Age::Activity => (times.event.us(), times.access.us()),
+                Age::Wall => (now.0, now.0),
+            };
+            survey.decay(from, &times, newest_access_us);
             survey.sort(from);
             let (collection, to) = (*collection, survey.len());
-            let newest_us = score::newest_us(survey.active_us.get(from..).unwrap_or_default());
-            survey.collections.push(Stretch { collection, from, to, newest_us });
+            let stretch = Stretch { collection, from, to, rule, newest_us, newest_access_us };
+            survey.collections.push(stretch);
         }
         Ok(survey)
     }
@@ -122,8 +162,16 @@ impl Survey {
         place: Place,
         row: &Row,
         access: Access,
+        times: &mut Times,
     ) {
         let accessed = access.last.unwrap_or(row.updated).0;
+        times.event.see(row.at.0, times.now_us);
+        access.last.into_iter().for_each(|last| times.access.see(last.0, times.now_us));
+        if access.near > 0.0 {
+            times.access.see(access.near_at.0, times.now_us);
+        }
+        let near_s = u32::try_from(access.near_at.0 / 1_000_000).unwrap_or(0);
+        times.near_s.push(if row.salience.is_some() { u32::MAX } else { near_s });
         let payload = row.payload_len() as usize;
         let may_be_hot = payload <= limits::PAYLOAD_RESIDENT_BYTES_MAX;
         let dim = view.collections.get(&collection).and_then(|def| def.spec.dim).unwrap_or(0);
@@ -135,8 +183,9 @@ impl Survey {
         self.places.push(place);
         self.active_us.push(row.at.0.max(access.last.map_or(i64::MIN, |last| last.0)));
         self.accessed_us.push(accessed);
-        self.counts.push(u32::try_from(access.count).unwrap_or(u32::MAX));
-        self.semantic.push(row.salience.unwrap_or(access.semantic));
+        self.heat.push(access.heat);
+        self.gaps_s.push(access.gap_s.unwrap_or(u32::MAX));
+        self.semantic.push(row.salience.unwrap_or(access.near));
         self.pinned.push(row.pinned);
         self.hot_bytes.push(match may_be_hot {
             true => u32::try_from(bytes).unwrap_or(u32::MAX - 1),
@@ -152,6 +201,21 @@ impl Survey {
             stands => stands,
         };
         self.standing.push(stands);
+    }
+
+    /// Heat and nearness from `from` on, each as of its own time, as of the newest access.
+    fn decay(&mut self, from: usize, times: &Times, newest_us: i64) {
+        let heat = self.heat.get_mut(from..).unwrap_or_default();
+        for (heat, accessed) in
+            heat.iter_mut().zip(self.accessed_us.get(from..).unwrap_or_default())
+        {
+            *heat = decayed(*heat, *accessed, newest_us);
+        }
+        let semantic = self.semantic.get_mut(from..).unwrap_or_default();
+        for (near, at) in semantic.iter_mut().zip(&times.near_s).filter(|(_, at)| **at != u32::MAX)
+        {
+            *near = decayed(*near, i64::from(*at) * 1_000_000, newest_us);
+        }
     }
 
     /// Orders the entries from `from` on by id. Segments follow each other in time and ids rise, so
@@ -173,7 +237,8 @@ impl Survey {
         reorder(&mut self.places, from, &order);
         reorder(&mut self.active_us, from, &order);
         reorder(&mut self.accessed_us, from, &order);
-        reorder(&mut self.counts, from, &order);
+        reorder(&mut self.heat, from, &order);
+        reorder(&mut self.gaps_s, from, &order);
         reorder(&mut self.semantic, from, &order);
         reorder(&mut self.pinned, from, &order);
         reorder(&mut self.hot_bytes, from, &order);
