@@ -40,7 +40,6 @@ pub struct Run {
     pub survey: Survey,
     /// Their scores.
     pub scores: Vec<f32>,
-    hit_twice: Vec<bool>,
     /// Entries that damage keeps where they are.
     stuck: BTreeSet<usize>,
 }
@@ -61,7 +60,6 @@ impl Run {
     pub fn begin(view: &View, now: Timestamp, access: &dyn Fn(EntryId) -> Access) -> Result<Run> {
         let survey = Survey::of(view, now, access)?;
         let mut scores = vec![0.0; survey.len()];
-        let mut hit_twice = vec![false; survey.len()];
         for stretch in &survey.collections {
             let part = stretch.from..stretch.to;
             let columns = Columns {
@@ -69,17 +67,11 @@ impl Run {
                 heat: survey.heat.get(part.clone()).unwrap_or_default(),
                 semantic: survey.semantic.get(part.clone()).unwrap_or_default(),
             };
-            if let Some(scores) = scores.get_mut(part.clone()) {
+            if let Some(scores) = scores.get_mut(part) {
                 score::scores(&stretch.frame(), &columns, scores);
             }
-            let gaps = survey.gaps_s.get(part.clone()).unwrap_or_default();
-            let accessed = survey.accessed_us.get(part.clone()).unwrap_or_default();
-            let hits = hit_twice.get_mut(part).unwrap_or_default();
-            for (hit, (gap_s, accessed)) in hits.iter_mut().zip(gaps.iter().zip(accessed)) {
-                *hit = stretch.hit_twice(*gap_s, *accessed);
-            }
         }
-        Ok(Run { survey, scores, hit_twice, stuck: BTreeSet::new() })
+        Ok(Run { survey, scores, stuck: BTreeSet::new() })
     }
 
     /// What the policy wants, from where the entries stand. `counted` is all that counts against
@@ -102,7 +94,7 @@ impl Run {
             scores: &self.scores,
             accessed_us: &survey.accessed_us,
             pinned: &survey.pinned,
-            hit_twice: &self.hit_twice,
+            hit_twice: &survey.hit_twice,
             standing: &survey.standing,
             hot_bytes: &survey.hot_bytes,
             warm8_bytes: &survey.warm8_bytes,

@@ -2,7 +2,7 @@
 //!
 //! One walk over the row tables of the archive (128 bytes a row, read in blocks) and the soft state
 //! of the columns. Nothing is decompressed: what an entry would cost in RAM is known from the
-//! lengths in its row. An entry takes some 60 bytes here for the length of a pass.
+//! lengths in its row. An entry takes 71 bytes here for the length of a run.
 //!
 //! Entries in the log's tables are not archived, so nothing may be demoted there; a row that such
 //! an entry supersedes is passed over. So are entries whose time has passed, and rows that are
@@ -47,8 +47,8 @@ pub struct Survey {
     pub accessed_us: Vec<i64>,
     /// Accesses, decayed to the newest of the collection.
     pub heat: Vec<f32>,
-    /// Seconds between the last two accesses; `u32::MAX` when there were none.
-    pub gaps_s: Vec<u32>,
+    /// Whether the last two accesses lie within a half-life, and lately.
+    pub hit_twice: Vec<bool>,
     /// The caller's salience, or else the greatest cosine to a query, decayed likewise.
     pub semantic: Vec<f32>,
     /// Whether it is pinned.
@@ -90,7 +90,7 @@ impl Stretch {
     }
 
     /// Whether an entry was hit twice within a half-life, and lately.
-    pub fn hit_twice(&self, gap_s: u32, accessed_us: i64) -> bool {
+    fn hit_twice(&self, gap_s: u32, accessed_us: i64) -> bool {
         let within = |us: i64| us <= self.rule.half_life_us;
         gap_s != u32::MAX
             && within(i64::from(gap_s).saturating_mul(1_000_000))
@@ -106,6 +106,8 @@ struct Times {
     access: Newest,
     /// When the greatest cosine was seen, in seconds; `u32::MAX` for a salience, which never decays.
     near_s: Vec<u32>,
+    /// Seconds between the last two accesses; `u32::MAX` when there were no two.
+    gaps_s: Vec<u32>,
 }
 
 impl Survey {
@@ -146,10 +148,10 @@ impl Survey {
                 Age::Activity => (times.event.us(), times.access.us()),
                 Age::Wall => (now.0, now.0),
             };
-            survey.decay(from, &times, newest_access_us);
-            survey.sort(from);
             let (collection, to) = (*collection, survey.len());
             let stretch = Stretch { collection, from, to, rule, newest_us, newest_access_us };
+            survey.decay(&stretch, &times);
+            survey.sort(from);
             survey.collections.push(stretch);
         }
         Ok(survey)
@@ -184,7 +186,8 @@ impl Survey {
         self.active_us.push(row.at.0.max(access.last.map_or(i64::MIN, |last| last.0)));
         self.accessed_us.push(accessed);
         self.heat.push(access.heat);
-        self.gaps_s.push(access.gap_s.unwrap_or(u32::MAX));
+        times.gaps_s.push(access.gap_s.unwrap_or(u32::MAX));
+        self.hit_twice.push(false);
         self.semantic.push(row.salience.unwrap_or(access.near));
         self.pinned.push(row.pinned);
         self.hot_bytes.push(match may_be_hot {
@@ -203,13 +206,17 @@ impl Survey {
         self.standing.push(stands);
     }
 
-    /// Heat and nearness from `from` on, each as of its own time, as of the newest access.
-    fn decay(&mut self, from: usize, times: &Times, newest_us: i64) {
+    /// Heat and nearness of a collection, each as of its own time, as of the newest access.
+    fn decay(&mut self, stretch: &Stretch, times: &Times) {
+        let (from, newest_us) = (stretch.from, stretch.newest_access_us);
+        let accessed = self.accessed_us.get(from..).unwrap_or_default();
         let heat = self.heat.get_mut(from..).unwrap_or_default();
-        for (heat, accessed) in
-            heat.iter_mut().zip(self.accessed_us.get(from..).unwrap_or_default())
-        {
+        for (heat, accessed) in heat.iter_mut().zip(accessed) {
             *heat = decayed(*heat, *accessed, newest_us);
+        }
+        let hits = self.hit_twice.get_mut(from..).unwrap_or_default();
+        for (hit, (gap_s, accessed)) in hits.iter_mut().zip(times.gaps_s.iter().zip(accessed)) {
+            *hit = stretch.hit_twice(*gap_s, *accessed);
         }
         let semantic = self.semantic.get_mut(from..).unwrap_or_default();
         for (near, at) in semantic.iter_mut().zip(&times.near_s).filter(|(_, at)| **at != u32::MAX)
@@ -238,7 +245,7 @@ impl Survey {
         reorder(&mut self.active_us, from, &order);
         reorder(&mut self.accessed_us, from, &order);
         reorder(&mut self.heat, from, &order);
-        reorder(&mut self.gaps_s, from, &order);
+        reorder(&mut self.hit_twice, from, &order);
         reorder(&mut self.semantic, from, &order);
         reorder(&mut self.pinned, from, &order);
         reorder(&mut self.hot_bytes, from, &order);
@@ -289,5 +296,28 @@ fn coded(view: &View, collection: CollectionId, id: EntryId, version: Lsn) -> St
         Some(4) => Standing::Warm4,
         Some(_) => Standing::Warm8,
         None => Standing::Cold,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hit_twice_goes_by_the_gap_and_by_how_long_ago() {
+        const DAY: i64 = 86_400_000_000;
+        let stretch = Stretch {
+            collection: CollectionId(1),
+            from: 0,
+            to: 1,
+            rule: Rule::default(),
+            newest_us: 0,
+            newest_access_us: 100 * DAY,
+        };
+        let day = 86_400;
+        assert!(stretch.hit_twice(7 * day, 93 * DAY));
+        assert!(!stretch.hit_twice(7 * day + 1, 100 * DAY), "too far apart");
+        assert!(!stretch.hit_twice(1, 92 * DAY), "too long ago");
+        assert!(!stretch.hit_twice(u32::MAX, 100 * DAY), "once");
     }
 }
