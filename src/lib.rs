@@ -60,9 +60,7 @@ pub use words::clock::{Clock, SystemClock};
 pub use words::entry::{Draft, Entry, Patch, Receipt};
 pub use words::error::{Error, ErrorKind, Result};
 pub use words::id::{EntryId, Key, Lsn, Namespace, Timestamp};
-pub use words::options::{
-    ArenaAccess, CollectionSpec, Durability, Element, Metric, Options, Weights,
-};
+pub use words::options::{ArenaAccess, CollectionSpec, Durability, Element, Metric, Options};
 pub use words::tier::Tier;
 
 /// The program of the README, run as a test.

@@ -26,7 +26,7 @@ use crate::pure::policy::{HYSTERESIS, Plan, Policy, Standing, TARGET_SHARE, TRIG
 use crate::pure::score::Score;
 use crate::tiers::View;
 use crate::tiers::packer::Yard;
-use crate::verbs::compress::{Rule, Run, Stepped};
+use crate::verbs::compress::{Run, Stepped};
 use crate::words::error::Result;
 use crate::words::id::EntryId;
 use crate::words::tier::Tier;
@@ -123,6 +123,8 @@ pub struct CompressReport {
     pub cold_score_mass: f64,
     /// Bytes written to blocks.
     pub bytes_written: u64,
+    /// Entries that could not be looked at or moved, as their bytes in the archive are damaged.
+    pub damaged: u64,
 }
 
 /// Why an entry stands where it stands, and what would move it.
@@ -246,6 +248,11 @@ impl Engine {
         let mut view = self.view.load_full();
         let mut run = self.survey(&view)?;
         let mut report = self.begin_report(&run, &view);
+        let next = self.next_block.load(Ordering::Acquire);
+        if let Some(swept) = run.sweep(&self.yard(), &view, next)? {
+            self.take(swept, &mut report);
+            view = self.view.load_full();
+        }
         let mut deep = false;
         while !deep {
             let plan = run.plan(policy, self.claimed_bytes(&view), self.budget_bytes());
@@ -273,18 +280,13 @@ impl Engine {
             self.save_hot(&view);
             self.note_saved(self.moved.lock().save(&*self.disk, self.store_id));
         }
+        report.damaged = run.damaged();
         report.counted_bytes_after = self.counted_bytes();
         report.after = levels(&run, &run.survey.standing, Some(&view));
         report.cold_score_mass = cold_score_mass(&run, &run.survey.standing);
         self.passes.fetch_add(u64::from(report.passes), Ordering::AcqRel);
         self.moves.fetch_add(report.moves, Ordering::AcqRel);
-        tracing::debug!(
-            outcome = report.outcome.name(),
-            moves = report.moves,
-            before = report.counted_bytes_before,
-            after = report.counted_bytes_after,
-            "compressed"
-        );
+        tracing::debug!(outcome = report.outcome.name(), moves = report.moves, "compressed");
         Ok(report)
     }
 
@@ -294,12 +296,13 @@ impl Engine {
         let _one_at_a_time = self.maintenance.lock();
         self.check_writable()?;
         let view = self.view.load_full();
-        let run = self.survey(&view)?;
+        let mut run = self.survey(&view)?;
         let mut report = self.begin_report(&run, &view);
         let next = self.next_block.load(Ordering::Acquire);
         let stepped = run.repack(&self.yard(), &view, next)?;
         self.take(stepped, &mut report);
         report.passes = 1;
+        report.damaged = run.damaged();
         report.outcome = match self.counted_bytes() <= report.target_bytes {
             true => Outcome::TargetMet,
             false => Outcome::NoProgress,
@@ -342,8 +345,7 @@ impl Engine {
     }
 
     fn survey(&self, view: &View) -> Result<Run> {
-        let rule = Rule::of(&self.options);
-        Run::begin(view, rule, self.clock.now(), &|id| self.columns.get(id))
+        Run::begin(view, self.clock.now(), &|id| self.columns.get(id))
     }
 
     /// Carries a plan out and publishes what follows; the caller holds `maintenance`, which every

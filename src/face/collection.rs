@@ -296,7 +296,7 @@ impl Collection {
                 engine.columns.touch(hit.entry.id, now);
             }
             if let Some(cosine) = hit.cosine {
-                engine.columns.resemble(hit.entry.id, cosine);
+                engine.columns.resemble(hit.entry.id, cosine, now);
             }
         }
         engine.save_columns_if_due();

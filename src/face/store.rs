@@ -23,6 +23,7 @@ use crate::words::error::{Error, Result};
 use crate::words::id::Timestamp;
 use crate::words::limits;
 use crate::words::options::{CollectionSpec, Durability};
+use crate::words::rule;
 
 /// An open store: a directory that remembers.
 ///
@@ -247,7 +248,16 @@ impl Store {
         Ok(view.settings.iter().map(|(n, v)| (n.to_string(), v.clone())).collect())
     }
 
-    /// Sets a setting durably; null removes it. `budget_bytes` takes effect at once.
+    /// Sets a setting durably; null removes it. `budget_bytes` takes effect at once, these with the next
+    /// run of the compressor:
+    ///
+    /// - `weights`: `[recency, frequency, semantic]`, each 0 or more, together 1 (0.4, 0.3, 0.3);
+    /// - `half_life_s`: seconds in which recency halves, 1 or more (7 days);
+    /// - `age`: `activity`, counted back from the newest event, or `wall`, from now (`activity`);
+    /// - `rho`: share of the entries that is protected, above 0 and up to 1 (0.2).
+    ///
+    /// `NAME.COLLECTION` holds for one collection. Other names are the caller's own. Errors with `Invalid`
+    /// when one of these takes no such value.
     pub fn set_setting(&self, name: &str, value: Value) -> Result<()> {
         check_name(name)?;
         if name == BUDGET_SETTING && !value.is_null() {
@@ -256,6 +266,9 @@ impl Store {
             })?;
             self.engine().check_writable()?;
             self.engine().use_budget(bytes)?;
+        }
+        if !value.is_null() {
+            rule::check(name, &value)?;
         }
         self.run(vec![Step::Set { name: name.to_owned(), value }])?;
         Ok(())

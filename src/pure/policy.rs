@@ -1,18 +1,19 @@
 //! Policies: from what entries are worth and cost to a plan of moves.
 //!
 //! Ranks go by (score, last access, id), best first. The K best unpinned entries are protected: K is
-//! the protected fraction of them, or as many as fit half the budget. The others have a width by
+//! what the rules of their collections ask for, or as many as fit half the budget. The others have a width by
 //! r = score / best score: above 0.8 8 bits, from 0.4 on 4 bits, below Cold. A pinned entry never
-//! falls below 8 bits and takes no part in ranks.
+//! falls below 8 bits and takes no part in ranks; one without a vector has no codes, and leaves RAM
+//! when nothing else is left that could.
 //!
 //! [`Policy::Watermark`], when more is counted than the target:
 //! 1. from the lowest rank up, entries go towards where rank and width put them, a level at a time,
 //!    until the target is met;
 //! 2. pressure, level by level, each from the lowest rank up and until the target is met:
-//!    unprotected to 4 bits, unprotected to Cold, then protected to 8 bits, to 4 bits, to Cold, and
-//!    pinned from RAM to 8 bits;
+//!    unprotected to 4 bits, unprotected to Cold, then protected to 8 bits, to 4 bits, to Cold, pinned
+//!    from RAM to 8 bits, and last pinned ones without a vector from RAM;
 //! 3. what scores tau + 0.05 and more, or was hit twice within a half-life, goes up while there is
-//!    room, the best first.
+//!    room, the best first ([`rise`]).
 //!
 //! `Paper` places everything by rank and width in one go; `PaperLiteral` also hides all below tau
 //! from search. Both are there to be compared with.
@@ -20,11 +21,11 @@
 //! A policy is a function: the same view gives the same plan, and a plan carried out leaves nothing
 //! to do. It never deletes, and moves an entry at most once.
 
+mod rise;
+
 use crate::words::error::{Error, Result};
 use crate::words::id::EntryId;
 
-/// Share of the unpinned entries that is protected.
-pub const PROTECTED_SHARE: f64 = 0.20;
 /// How far above tau an entry has to score to go up: less, and it would go up and down again.
 pub const HYSTERESIS: f32 = 0.05;
 /// Share of the budget above which a pass starts by itself.
@@ -138,6 +139,8 @@ pub struct PolicyView<'a> {
     pub warm8_bytes: &'a [u32],
     /// Bytes in Level 1 with 4 bits.
     pub warm4_bytes: &'a [u32],
+    /// Entries that are protected if they fit half the budget.
+    pub protected_max: usize,
     /// Bytes counted besides these entries.
     pub other_bytes: u64,
     /// The budget.
@@ -180,6 +183,7 @@ pub fn plan(policy: Policy, view: &PolicyView<'_>) -> Plan {
     let mut work = Work::new(view);
     match policy {
         Policy::Watermark => {
+            work.leave_impossible();
             work.lift_pinned();
             work.place();
             work.press();
@@ -259,10 +263,9 @@ impl<'a> Work<'a> {
         let (pinned, mut order): (Vec<usize>, Vec<usize>) =
             all.partition(|n| at(view.pinned, *n, false));
         order.sort_unstable_by(|a, b| by_rank(view, *a, *b));
-        let share = (order.len() as f64 * PROTECTED_SHARE).ceil() as usize;
         let mut room = view.budget_bytes / 2;
         let mut protected = 0_usize;
-        for n in order.iter().take(share) {
+        for n in order.iter().take(view.protected_max) {
             // One that may not stand in RAM takes no room there.
             let bytes = match at(view.hot_bytes, *n, u32::MAX) {
                 u32::MAX => 0,
@@ -299,7 +302,11 @@ impl<'a> Work<'a> {
 
     fn cost(&self, n: usize, standing: Standing) -> u64 {
         u64::from(match standing {
-            Standing::Hot => at(self.view.hot_bytes, n, 0),
+            // One that may not stand there keeps nothing there, whatever a stale set of ids says.
+            Standing::Hot => match at(self.view.hot_bytes, n, 0) {
+                u32::MAX => 0,
+                bytes => bytes,
+            },
             Standing::Warm8 => at(self.view.warm8_bytes, n, 0),
             Standing::Warm4 => at(self.view.warm4_bytes, n, 0),
             Standing::Cold => 0,
@@ -364,6 +371,13 @@ impl<'a> Work<'a> {
         self.order.get(self.protected..).unwrap_or_default().iter().rev().copied().collect()
     }
 
+    /// What stands where it may not goes to the nearest place where it may.
+    fn leave_impossible(&mut self) {
+        for n in 0..self.view.ids.len() {
+            self.send(n, self.stands(n));
+        }
+    }
+
     /// A pinned entry whose code was lost gets another.
     fn lift_pinned(&mut self) {
         for n in self.pinned.clone() {
@@ -393,13 +407,17 @@ impl<'a> Work<'a> {
     fn press(&mut self) {
         let unprotected = self.unprotected();
         let protected: Vec<usize> = self.order.iter().take(self.protected).rev().copied().collect();
+        let has_codes = |n: &usize| at(self.view.warm8_bytes, *n, 0) > 0;
+        let (coded, bare): (Vec<usize>, Vec<usize>) =
+            self.pinned.iter().partition(|n| has_codes(n));
         let levels = [
             (&unprotected, Standing::Warm4),
             (&unprotected, Standing::Cold),
             (&protected, Standing::Warm8),
             (&protected, Standing::Warm4),
             (&protected, Standing::Cold),
-            (&self.pinned.clone(), Standing::Warm8),
+            (&coded, Standing::Warm8),
+            (&bare, Standing::Cold),
         ];
         for (entries, level) in levels {
             for n in entries {
@@ -411,51 +429,6 @@ impl<'a> Work<'a> {
                 }
             }
         }
-    }
-
-    /// Step 3: up, while there is room. Hot entries of lower rank make some, the lowest first: the
-    /// unprotected go to where rank and width put them, the protected to 8 bits. Only hot ones, so
-    /// that a plan carried out leaves nothing to do: RAM then holds a run of ranks without gaps.
-    fn promote(&mut self) {
-        // For what goes down in this plan nobody makes room; it comes back if it fits all the same.
-        let stay: Vec<bool> =
-            self.to.iter().zip(self.view.standing).map(|(to, from)| to <= from).collect();
-        let lowest_first: Vec<usize> = self.order.iter().rev().copied().collect();
-        let unprotected = self.order.len() - self.protected;
-        let mut makes_room = lowest_first.into_iter().enumerate().peekable();
-        let mut best_first: Vec<usize> = self.order.iter().chain(&self.pinned).copied().collect();
-        best_first.sort_unstable_by(|a, b| by_rank(self.view, *a, *b));
-        for n in best_first {
-            let from = self.stands(n);
-            let rises = at(self.view.scores, n, 0.0) >= self.tau + HYSTERESIS
-                || at(self.view.hit_twice, n, false);
-            if !rises || from == Standing::Hot {
-                continue;
-            }
-            if self.possible(n, Standing::Hot) != Standing::Hot {
-                continue;
-            }
-            let more =
-                self.cost(n, Standing::Hot) - self.cost(n, from).min(self.cost(n, Standing::Hot));
-            while self.bytes + more > self.target_bytes {
-                if !at(&stay, n, false) {
-                    return;
-                }
-                // Only an entry of a lower rank than this one makes room for it.
-                let Some((nth, victim)) = makes_room.next_if(|v| self.ranks_below(v.1, n)) else {
-                    return;
-                };
-                if self.stands(victim) == Standing::Hot && at(&stay, victim, false) {
-                    let down = if nth < unprotected { self.width(victim) } else { Standing::Warm8 };
-                    self.send(victim, down);
-                }
-            }
-            self.send(n, Standing::Hot);
-        }
-    }
-
-    fn ranks_below(&self, a: usize, b: usize) -> bool {
-        at(self.view.scores, a, 0.0) < at(self.view.scores, b, 0.0)
     }
 
     fn into_plan(self, policy: Policy) -> Plan {

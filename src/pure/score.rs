@@ -2,22 +2,33 @@
 //!
 //! `s = a1 * recency + a2 * frequency + a3 * semantic`, each term in [0, 1], the weights summing to 1:
 //!
-//! - recency = 2^(-age / H). Age is counted back from the newest event of the collection, not from
-//!   the wall clock, so that idle weeks, imports of old material and a wrong clock move nothing.
-//! - frequency = min(1, ln(1 + c) / ln 256), c = accesses, halved for every H since the last one.
-//! - semantic = the caller's salience, or the greatest cosine to a query.
+//! - recency = 2^(-age / H). Age runs from the later of event and last access to the newest event of the
+//!   collection, not to the wall clock, so that idle weeks, imports of old material and a wrong clock move
+//!   nothing; an entry that was read after that event is of age 0.
+//! - frequency = min(1, ln(1 + c) / ln 256), c = the count of accesses, each halved every [`HEAT_HALF_LIFE_US`]
+//!   ([`decayed`]) up to the newest access or query of the collection.
+//! - semantic = the caller's salience, or the greatest cosine to a query, halved likewise.
 //!
-//! Formulas: DESIGN section 2. Everything is computed in f64 and rounded once, row by row, so one
-//! thread and many give the same bits; `terms` is the specification, `scores` the same over columns.
+//! What is newest, [`Newest`] says: a time that lies in the future of the run (a clock that was wrong once)
+//! is nobody's newest.
+//!
+//! Formulas: DESIGN section 2. [`terms`] is the specification, [`scores`] the same arithmetic over columns:
+//! no branches, powers and logarithms as polynomials, so that the compiler makes vector code of it. Additions
+//! and products keep their order, so one thread and many, and every width of vectors, give the same bits.
 
 use rayon::prelude::*;
 
-use crate::words::options::Weights;
+use crate::words::rule::Weights;
 
 /// Rows from which on several threads share the work.
 const PARALLEL_ROWS_MIN: usize = 1 << 14;
 /// Rows a thread takes at once.
 const CHUNK_ROWS: usize = 1 << 12;
+
+/// Time in which an access, and the nearness to a query, count half: 30 days.
+pub const HEAT_HALF_LIFE_US: i64 = 30 * 86_400_000_000;
+/// Accesses from which on frequency is 1.
+const HEAT_FULL: f64 = 255.0;
 
 /// What all entries of a collection are measured by.
 #[derive(Clone, Copy, Debug)]
@@ -35,11 +46,9 @@ pub struct Frame {
 pub struct Inputs {
     /// The later of event time and last access, in microseconds.
     pub active_us: i64,
-    /// Last access, in microseconds.
-    pub accessed_us: i64,
-    /// Accesses.
-    pub count: u32,
-    /// Salience or greatest cosine; out of range or NaN counts as the nearest bound, or 0.
+    /// Decayed count of accesses.
+    pub heat: f32,
+    /// Salience or decayed greatest cosine; out of range or NaN counts as the nearest bound, or 0.
     pub semantic: f32,
 }
 
@@ -59,9 +68,9 @@ pub struct Inputs {
 pub struct Score {
     /// 1 for the newest, 0.5 one half-life before.
     pub recency: f32,
-    /// 0 for none, 1 from 255 accesses on.
+    /// 0 for none, 1 from 255 accesses on, where older ones count less.
     pub frequency: f32,
-    /// Salience, or greatest cosine to a query.
+    /// Salience, or greatest cosine to a query, where older ones count less.
     pub semantic: f32,
     /// The weighed sum.
     pub total: f32,
@@ -70,24 +79,7 @@ pub struct Score {
 /// The score of one entry.
 #[must_use]
 pub fn terms(frame: &Frame, inputs: Inputs) -> Score {
-    let half_life = frame.half_life_us.max(1) as f64;
-    let halvings = |since: i64| frame.newest_us.saturating_sub(since).max(0) as f64 / half_life;
-    let recency = (-halvings(inputs.active_us)).exp2();
-    let count = f64::from(inputs.count) * (-halvings(inputs.accessed_us)).exp2();
-    let frequency = (count.ln_1p() / 256_f64.ln()).min(1.0);
-    // NaN becomes 0: `max` answers the other operand.
-    // Not `clamp`, which leaves NaN as it is: `max` makes 0 of it.
-    #[allow(clippy::manual_clamp, reason = "NaN has to become 0")]
-    let semantic = f64::from(inputs.semantic.max(0.0).min(1.0));
-    let weights = frame.weights;
-    let (a1, a2, a3) = (weights.recency(), weights.frequency(), weights.semantic());
-    let total = f64::from(a1) * recency + f64::from(a2) * frequency + f64::from(a3) * semantic;
-    Score {
-        recency: recency as f32,
-        frequency: frequency as f32,
-        semantic: semantic as f32,
-        total: total.clamp(0.0, 1.0) as f32,
-    }
+    Row::of(&Scale::of(frame), inputs.active_us, inputs.heat, inputs.semantic).score()
 }
 
 /// Columns of inputs, all of one length.
@@ -95,30 +87,27 @@ pub fn terms(frame: &Frame, inputs: Inputs) -> Score {
 pub struct Columns<'a> {
     /// [`Inputs::active_us`].
     pub active_us: &'a [i64],
-    /// [`Inputs::accessed_us`].
-    pub accessed_us: &'a [i64],
-    /// [`Inputs::count`].
-    pub counts: &'a [u32],
+    /// [`Inputs::heat`].
+    pub heat: &'a [f32],
     /// [`Inputs::semantic`].
     pub semantic: &'a [f32],
 }
 
-impl Columns<'_> {
-    fn row(&self, at: usize) -> Option<Inputs> {
-        Some(Inputs {
-            active_us: *self.active_us.get(at)?,
-            accessed_us: *self.accessed_us.get(at)?,
-            count: *self.counts.get(at)?,
-            semantic: *self.semantic.get(at)?,
-        })
-    }
-}
-
 /// Scores of all rows into `scores`, which has their number.
 pub fn scores(frame: &Frame, columns: &Columns<'_>, scores: &mut [f32]) {
+    let scale = Scale::of(frame);
     let fill = |first: usize, part: &mut [f32]| {
-        for (score, at) in part.iter_mut().zip(first..) {
-            *score = columns.row(at).map_or(0.0, |inputs| terms(frame, inputs).total);
+        let rows = first..first + part.len();
+        let (Some(active), Some(heat), Some(semantic)) = (
+            columns.active_us.get(rows.clone()),
+            columns.heat.get(rows.clone()),
+            columns.semantic.get(rows),
+        ) else {
+            return;
+        };
+        let inputs = active.iter().zip(heat).zip(semantic);
+        for (score, ((active, heat), semantic)) in part.iter_mut().zip(inputs) {
+            *score = Row::of(&scale, *active, *heat, *semantic).total as f32;
         }
     };
     if scores.len() < PARALLEL_ROWS_MIN {
@@ -129,80 +118,151 @@ pub fn scores(frame: &Frame, columns: &Columns<'_>, scores: &mut [f32]) {
     parts.for_each(|(number, part)| fill(number * CHUNK_ROWS, part));
 }
 
-/// The newest event of a collection: what age is counted from.
+/// A count or nearness of `then`, as it stands `now`; times in microseconds.
 #[must_use]
-pub fn newest_us(active_us: &[i64]) -> i64 {
-    active_us.iter().copied().max().unwrap_or(0)
+pub fn decayed(value: f32, then_us: i64, now_us: i64) -> f32 {
+    let scale = Scale { newest_us: now_us, per_us: 1.0 / HEAT_HALF_LIFE_US as f64, a: [0.0; 3] };
+    (f64::from(value) * scale.recency(then_us)) as f32
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The newest of some times.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Newest {
+    known: Option<i64>,
+    /// Of those that are in the future.
+    ahead: Option<i64>,
+}
 
-    const DAY: i64 = 86_400_000_000;
-
-    fn frame() -> Frame {
-        Frame { weights: Weights::default(), newest_us: 100 * DAY, half_life_us: 7 * DAY }
+impl Newest {
+    /// Looks at one more.
+    pub fn see(&mut self, us: i64, now_us: i64) {
+        let which = if us <= now_us { &mut self.known } else { &mut self.ahead };
+        *which = (*which).max(Some(us));
     }
 
-    fn near(a: f32, b: f64) {
-        assert!((f64::from(a) - b).abs() < 1e-6, "{a} is not {b}");
+    /// The newest that is not in the future; when all are, it is now that is wrong, and the newest of
+    /// all counts.
+    #[must_use]
+    pub fn us(self) -> i64 {
+        self.known.or(self.ahead).unwrap_or(0)
+    }
+}
+
+/// A frame as the arithmetic wants it.
+#[derive(Clone, Copy)]
+struct Scale {
+    newest_us: i64,
+    /// Halvings in a microsecond.
+    per_us: f64,
+    a: [f64; 3],
+}
+
+impl Scale {
+    fn of(frame: &Frame) -> Scale {
+        let Weights { recency, frequency, semantic } = frame.weights;
+        Scale {
+            newest_us: frame.newest_us,
+            per_us: 1.0 / frame.half_life_us.max(1) as f64,
+            a: [f64::from(recency), f64::from(frequency), f64::from(semantic)],
+        }
     }
 
-    #[test]
-    fn examples_by_hand() {
-        let inputs =
-            Inputs { active_us: 93 * DAY, accessed_us: 100 * DAY, count: 15, semantic: 0.25 };
-        let score = terms(&frame(), inputs);
-        near(score.recency, 0.5);
-        near(score.frequency, 0.5); // ln 16 / ln 256
-        near(score.semantic, 0.25);
-        near(score.total, 0.4 * 0.5 + 0.3 * 0.5 + 0.3 * 0.25);
-        // Seven days after the last access 30 count as 15.
-        let older = Inputs { accessed_us: 93 * DAY, count: 30, ..inputs };
-        near(terms(&frame(), older).frequency, 0.5);
-        let full = Inputs { active_us: 100 * DAY, count: 255, semantic: 1.0, ..inputs };
-        near(terms(&frame(), full).total, 1.0);
+    #[inline(always)]
+    fn recency(&self, since_us: i64) -> f64 {
+        // Not below 0, so that the difference fits; and no more than 142 years, so that it is exact.
+        let age = self.newest_us.wrapping_sub(since_us.min(self.newest_us)) as u64;
+        exp2(greater(-float(age.min(FLOAT_BITS_MAX)) * self.per_us, -1000.0))
+    }
+}
+
+/// The terms of an entry, unrounded.
+struct Row {
+    recency: f64,
+    frequency: f64,
+    semantic: f64,
+    total: f64,
+}
+
+impl Row {
+    #[inline(always)]
+    fn of(scale: &Scale, active_us: i64, heat: f32, semantic: f32) -> Row {
+        let recency = scale.recency(active_us);
+        let heat = lesser(greater(f64::from(heat), 0.0), HEAT_FULL);
+        let frequency = log2(1.0 + heat) * 0.125;
+        let semantic = lesser(greater(f64::from(semantic), 0.0), 1.0);
+        let [a1, a2, a3] = scale.a;
+        let total = a1 * recency + a2 * frequency + a3 * semantic;
+        Row { recency, frequency, semantic, total: lesser(greater(total, 0.0), 1.0) }
     }
 
-    #[test]
-    fn what_is_out_of_range_is_clamped() {
-        let wild = Inputs {
-            active_us: i64::MAX,
-            accessed_us: i64::MIN,
-            count: u32::MAX,
-            semantic: f32::NAN,
-        };
-        let score = terms(&frame(), wild);
-        assert_eq!((score.recency, score.frequency, score.semantic), (1.0, 0.0, 0.0));
-        let wild = Inputs { active_us: i64::MIN, accessed_us: i64::MAX, semantic: 9.0, ..wild };
-        let score = terms(&frame(), wild);
-        assert_eq!((score.recency, score.frequency, score.semantic), (0.0, 1.0, 1.0));
-        assert!(Weights::new(0.4, 0.3, 0.4).is_err() && Weights::new(-0.1, 0.6, 0.5).is_err());
-        assert!(Weights::new(f32::NAN, 0.5, 0.5).is_err() && Weights::new(0.0, 0.0, 1.0).is_ok());
-    }
-
-    #[test]
-    fn columns_score_as_single_rows_on_one_thread_and_on_many() {
-        let rows = 40_000;
-        let active: Vec<i64> = (0..rows).map(|n| (n * 7919) % (100 * DAY)).collect();
-        let accessed: Vec<i64> = (0..rows).map(|n| (n * 104_729) % (100 * DAY)).collect();
-        let counts: Vec<u32> = (0..rows).map(|n| (n % 300) as u32).collect();
-        let semantic: Vec<f32> = (0..rows).map(|n| (n % 101) as f32 / 100.0).collect();
-        let columns = Columns {
-            active_us: &active,
-            accessed_us: &accessed,
-            counts: &counts,
-            semantic: &semantic,
-        };
-        let mut found = vec![0.0; rows as usize];
-        for threads in [1, 2, 8] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| scores(&frame(), &columns, &mut found));
-            for (at, found) in found.iter().enumerate() {
-                let one = terms(&frame(), columns.row(at).unwrap()).total;
-                assert_eq!(found.to_bits(), one.to_bits(), "row {at}, {threads} threads");
-            }
+    fn score(&self) -> Score {
+        Score {
+            recency: self.recency as f32,
+            frequency: self.frequency as f32,
+            semantic: self.semantic as f32,
+            total: self.total as f32,
         }
     }
 }
+
+// `f64::max` asks for more than one instruction; these are one, and make the second of a NaN.
+#[inline(always)]
+fn greater(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
+}
+
+#[inline(always)]
+fn lesser(a: f64, b: f64) -> f64 {
+    if a < b { a } else { b }
+}
+
+/// Bits of a fraction: integers up to here are exact in a float.
+const FLOAT_BITS: u32 = 52;
+const FLOAT_BITS_MAX: u64 = (1 << FLOAT_BITS) - 1;
+/// 2^52, whose last bit is worth 1, and its bits.
+const ONES: f64 = 4_503_599_627_370_496.0;
+
+/// An integer below 2^52 as a float: as the fraction of a number whose last bit is worth 1. Vector units
+/// have no instruction for it.
+#[inline(always)]
+fn float(integer: u64) -> f64 {
+    f64::from_bits(ONES.to_bits() | integer) - ONES
+}
+
+/// 2^x for x in [-1000, 0], within 1e-8 of its value: 2^whole by the exponent's bits, 2^f for f in
+/// [-0.5, 0.5] by the series of e^(f ln 2).
+#[inline(always)]
+fn exp2(x: f64) -> f64 {
+    // Adding 1.5 * 2^52 rounds to a whole number, and leaves it in the last bits.
+    const ROUND: f64 = 1.5 * ONES;
+    const SERIES: [f64; 7] = [
+        std::f64::consts::LN_2,
+        0.240_226_506_959_100_7,
+        0.055_504_108_664_821_58,
+        0.009_618_129_107_628_477,
+        0.001_333_355_814_642_844_3,
+        0.000_154_035_303_933_816_1,
+        0.000_015_252_733_804_059_84,
+    ];
+    let shifted = x + ROUND;
+    let f = x - (shifted - ROUND);
+    let [c1, c2, c3, c4, c5, c6, c7] = SERIES;
+    let power = 1.0 + f * (c1 + f * (c2 + f * (c3 + f * (c4 + f * (c5 + f * (c6 + f * c7))))));
+    power * f64::from_bits(shifted.to_bits().wrapping_add(1023) << FLOAT_BITS)
+}
+
+/// log2 of y in [1, 256], within 1e-8: the exponent, and for m in [sqrt 0.5, sqrt 2) the series of
+/// ln m = 2 artanh((m - 1) / (m + 1)).
+#[inline(always)]
+fn log2(y: f64) -> f64 {
+    const SQRT_HALF_BITS: u64 = std::f64::consts::FRAC_1_SQRT_2.to_bits();
+    let above = y.to_bits().wrapping_sub(SQRT_HALF_BITS);
+    let m = f64::from_bits((above & FLOAT_BITS_MAX).wrapping_add(SQRT_HALF_BITS));
+    let s = (m - 1.0) / (m + 1.0);
+    let s2 = s * s;
+    let ln = s * (2.0 + s2 * (2.0 / 3.0 + s2 * (0.4 + s2 * (2.0 / 7.0 + s2 * (2.0 / 9.0)))));
+    float(above >> FLOAT_BITS) + ln * std::f64::consts::LOG2_E
+}
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ use roaring::RoaringTreemap;
 use crate::organs::arena::Block;
 use crate::tiers::hot::{Hot, MemTable, Slot, bytes_of};
 use crate::words::id::{CollectionId, EntryId, Lsn, Timestamp};
+use crate::words::limits;
 use crate::words::record::{Payload, Record};
 use crate::words::tier::Tier;
 
@@ -81,6 +82,12 @@ pub struct Levels {
     hidden: Option<Arc<RoaringTreemap>>,
 }
 
+/// Whether a record with this payload may stay in RAM. A large one is inline for as long as its write
+/// is under way.
+fn may_be_resident(payload: &Payload) -> bool {
+    matches!(payload, Payload::Inline(_)) && payload.len() <= limits::PAYLOAD_RESIDENT_BYTES_MAX
+}
+
 impl Levels {
     /// The exact copy of an entry, if it is in RAM in this version.
     pub fn resident(&self, id: EntryId, version: Lsn) -> Option<&Hot> {
@@ -100,7 +107,7 @@ impl Levels {
     /// Keeps an exact copy. A payload above 64 KiB keeps the whole entry out: it may not stay in
     /// RAM, and its place in the log or the archive is not for ever.
     pub fn keep(&mut self, record: &Arc<Record>) {
-        if !matches!(record.payload, Payload::Inline(_)) {
+        if !may_be_resident(&record.payload) {
             return;
         }
         let hot = Hot { record: Arc::clone(record), log: None };
@@ -117,7 +124,7 @@ impl Levels {
         let mut kept = Vec::new();
         for (id, slot) in table.into_iter().flat_map(MemTable::slots) {
             match slot {
-                Slot::Live(live) if matches!(live.record.payload, Payload::Inline(_)) => {
+                Slot::Live(live) if may_be_resident(&live.record.payload) => {
                     hot.insert(id.0);
                     kept.push(Arc::clone(&live.record));
                 }

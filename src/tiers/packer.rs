@@ -8,6 +8,9 @@
 //!    the archive has them, 4-bit codes narrowed from those, so no copy of a copy ever drifts;
 //! 3. the caller publishes the new list of blocks, then removes the victims' files.
 //!
+//! A row whose codes are damaged is made from the exact vector, or else copied from the block that had
+//! it; one that is damaged in every copy is left out and named, and the others go on.
+//!
 //! A crash before 3 leaves blocks beside each other that hold the same rows; both are right, and the
 //! next pass packs one of them away. A row counts only in the version the archive has.
 //!
@@ -65,7 +68,11 @@ pub struct Packed {
     pub removed: Vec<u64>,
     /// Bytes written.
     pub bytes: u64,
+    /// Entries that stand in no block, as every copy of their codes is damaged.
+    pub skipped: Vec<EntryId>,
 }
+
+type Blocks = BTreeMap<u64, Arc<WarmBlock>>;
 
 /// Fewest rows of a block, however small the budget.
 const BLOCK_ROWS_MIN: usize = 64;
@@ -74,7 +81,7 @@ const BLOCK_ROWS_MIN: usize = 64;
 pub fn pack(
     yard: &Yard<'_>,
     cold: &Cold,
-    blocks: &BTreeMap<u64, Arc<WarmBlock>>,
+    blocks: &Blocks,
     next: u64,
     wanted: &[Wanted],
 ) -> Result<Packed> {
@@ -83,8 +90,7 @@ pub fn pack(
     let mut small = Vec::new();
     for (number, block) in blocks.iter().rev() {
         let rows: Vec<usize> = rows_wanted(block, wanted, &held);
-        let dead = block.block.rows() - rows.len();
-        if rows.is_empty() || dead * 4 > block.block.rows() {
+        if is_victim(block, rows.len()) {
             packed.removed.push(*number);
             continue;
         }
@@ -105,12 +111,57 @@ pub fn pack(
     }
     let missing: Vec<Wanted> =
         wanted.iter().zip(&held).filter(|(_, held)| !**held).map(|(w, _)| *w).collect();
+    fill(yard, cold, blocks, next, &missing, &mut packed)?;
+    Ok(packed)
+}
+
+/// Packs every row into a new block, however good the old ones are.
+pub fn pack_anew(
+    yard: &Yard<'_>,
+    cold: &Cold,
+    blocks: &Blocks,
+    next: u64,
+    wanted: &[Wanted],
+) -> Result<Packed> {
+    let mut packed = Packed { removed: blocks.keys().copied().collect(), ..Packed::default() };
+    fill(yard, cold, blocks, next, wanted, &mut packed)?;
+    Ok(packed)
+}
+
+/// Whether [`pack`] would replace a block for its dead rows alone.
+pub fn has_victims(blocks: &Blocks, wanted: &[Wanted]) -> bool {
+    let mut held = vec![false; wanted.len()];
+    blocks.values().rev().any(|block| {
+        let rows = rows_wanted(block, wanted, &held);
+        rows.iter().for_each(|at| set(&mut held, *at, true));
+        is_victim(block, rows.len())
+    })
+}
+
+/// A block goes when nothing in it is wanted, or more than a quarter of it is dead.
+fn is_victim(block: &WarmBlock, wanted: usize) -> bool {
+    let rows = block.block.rows();
+    wanted == 0 || rows.saturating_sub(wanted) * 4 > rows
+}
+
+/// Writes the missing rows, sorted, into new blocks.
+fn fill(
+    yard: &Yard<'_>,
+    cold: &Cold,
+    old: &Blocks,
+    next: u64,
+    missing: &[Wanted],
+    packed: &mut Packed,
+) -> Result<()> {
     let mut number = next;
     for rows in missing.chunk_by(|a, b| kind(a) == kind(b)) {
         let Some(first) = rows.first() else { continue };
         let layout = layout(cold, first)?;
         for rows in rows.chunks(rows_max(yard, layout.row_bytes())) {
-            let (block, bytes) = write(yard, cold, number, rows)?;
+            let Some((block, bytes)) = write(yard, cold, old, number, rows, &mut packed.skipped)?
+            else {
+                continue;
+            };
             packed.bytes += bytes;
             if let Some(block) = WarmBlock::new(block) {
                 packed.blocks.insert(number, Arc::new(block));
@@ -118,7 +169,7 @@ pub fn pack(
             number += 1;
         }
     }
-    Ok(packed)
+    Ok(())
 }
 
 fn kind(wanted: &Wanted) -> (CollectionId, u8) {
@@ -160,6 +211,18 @@ fn layout(cold: &Cold, first: &Wanted) -> Result<quant::RowLayout> {
         .ok_or_else(|| Error::internal(format!("entry {} has no codes", first.id)))
 }
 
+/// The codes of an entry in a block that has its version at this width, whole.
+fn copy_in<'a>(blocks: &'a Blocks, wanted: &Wanted, bits: u8) -> Option<&'a [u8]> {
+    let of_kind = |block: &&Arc<WarmBlock>| {
+        (block.block.collection(), block.block.bits()) == (wanted.collection, bits)
+    };
+    blocks.values().rev().filter(of_kind).find_map(|block| {
+        let (row, version) = block.find(wanted.id)?;
+        let codes = block.block.row(row).ok()?;
+        (version == wanted.version).then_some(codes)
+    })
+}
+
 /// The 8-bit codes of an entry as the archive has them; made anew from its exact vector when they
 /// are damaged.
 fn read_code(
@@ -182,17 +245,44 @@ fn read_code(
     Ok(())
 }
 
-fn write(yard: &Yard<'_>, cold: &Cold, number: u64, rows: &[Wanted]) -> Result<(Block, u64)> {
+/// Writes a block; `None` when none of its rows can be had.
+fn write(
+    yard: &Yard<'_>,
+    cold: &Cold,
+    old: &Blocks,
+    number: u64,
+    rows: &[Wanted],
+    skipped: &mut Vec<EntryId>,
+) -> Result<Option<(Block, u64)>> {
     let first = rows.first().ok_or_else(|| Error::internal("a block without rows"))?;
     let to = layout(cold, first)?;
     let from = to.with_bits(Bits::Eight);
     let mut codes = Vec::with_capacity(rows.len() * to.row_bytes());
+    let mut ids: Vec<(EntryId, Lsn)> = Vec::with_capacity(rows.len());
     let (mut row, mut narrow) = (Vec::new(), vec![0; to.row_bytes()]);
     for wanted in rows {
         let segment = cold.segments.get(&wanted.place.segment).ok_or_else(|| {
             Error::internal(format!("segment {} left while it was packed", wanted.place.segment))
         })?;
-        read_code(&segment.segment, from, wanted, &mut row)?;
+        match read_code(&segment.segment, from, wanted, &mut row) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                if let Some(eight) = copy_in(old, wanted, 8) {
+                    row.clear();
+                    row.extend_from_slice(eight);
+                } else if let Some(same) = copy_in(old, wanted, wanted.bits) {
+                    codes.extend_from_slice(same);
+                    ids.push((wanted.id, wanted.version));
+                    continue;
+                } else {
+                    tracing::warn!(%error, "entry {} has no place in Level 1", wanted.id);
+                    skipped.push(wanted.id);
+                    continue;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        ids.push((wanted.id, wanted.version));
         match to.bits() {
             Bits::Eight => codes.extend_from_slice(&row),
             Bits::Four => {
@@ -201,7 +291,9 @@ fn write(yard: &Yard<'_>, cold: &Cold, number: u64, rows: &[Wanted]) -> Result<(
             }
         }
     }
-    let ids: Vec<(EntryId, Lsn)> = rows.iter().map(|w| (w.id, w.version)).collect();
+    if ids.is_empty() {
+        return Ok(None);
+    }
     let header = BlockHeader {
         store_id: yard.store_id,
         number,
@@ -209,11 +301,11 @@ fn write(yard: &Yard<'_>, cold: &Cold, number: u64, rows: &[Wanted]) -> Result<(
         dim: to.dim() as u32,
         group: to.group() as u32,
         bits: first.bits,
-        rows: rows.len() as u32,
+        rows: ids.len() as u32,
         row_bytes: to.row_bytes() as u32,
     };
     let new = NewBlock { header, rows: &ids, codes: &codes };
     let bytes = arena::write_block(yard.disk, &new)?;
     let block = Block::open(yard.disk, number, yard.store_id, yard.access)?;
-    Ok((block, bytes))
+    Ok(Some((block, bytes)))
 }

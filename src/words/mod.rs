@@ -11,4 +11,5 @@ pub mod id;
 pub mod limits;
 pub mod options;
 pub mod record;
+pub mod rule;
 pub mod tier;

@@ -70,61 +70,6 @@ pub enum ArenaAccess {
     Read,
 }
 
-/// How much each term of an entry's importance counts.
-///
-/// ```
-/// let weights = pmll::Weights::new(0.5, 0.25, 0.25)?;
-/// assert_eq!(weights.recency(), 0.5);
-/// assert!(pmll::Weights::new(0.5, 0.5, 0.5).is_err());
-/// # Ok::<(), pmll::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Weights {
-    recency: f32,
-    frequency: f32,
-    semantic: f32,
-}
-
-impl Default for Weights {
-    /// 0.4, 0.3, 0.3.
-    fn default() -> Weights {
-        Weights { recency: 0.4, frequency: 0.3, semantic: 0.3 }
-    }
-}
-
-impl Weights {
-    /// Errors with `Invalid` unless each is at least 0 and they sum to 1 within 1e-6.
-    pub fn new(recency: f32, frequency: f32, semantic: f32) -> Result<Weights> {
-        let all = [recency, frequency, semantic];
-        let sum: f64 = all.iter().map(|w| f64::from(*w)).sum();
-        if all.iter().any(|w| !w.is_finite() || *w < 0.0) || (sum - 1.0).abs() > 1e-6 {
-            return Err(Error::invalid(format!(
-                "weights {recency}, {frequency}, {semantic} sum to {sum}: each takes 0 or more, \
-                 together 1"
-            )));
-        }
-        Ok(Weights { recency, frequency, semantic })
-    }
-
-    /// Weight of recency.
-    #[must_use]
-    pub fn recency(self) -> f32 {
-        self.recency
-    }
-
-    /// Weight of frequency.
-    #[must_use]
-    pub fn frequency(self) -> f32 {
-        self.frequency
-    }
-
-    /// Weight of the semantic term.
-    #[must_use]
-    pub fn semantic(self) -> f32 {
-        self.semantic
-    }
-}
-
 /// How the exact values of a collection's vectors are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Element {
@@ -224,11 +169,6 @@ pub struct Options {
     pub background: bool,
     /// How Level 1 is read. Default `Map`.
     pub arena_access: ArenaAccess,
-    /// How recency, frequency and semantic value are weighed. Default 0.4, 0.3, 0.3.
-    pub weights: Weights,
-    /// Time in which recency halves, and in which two hits bring an entry up; at least a second.
-    /// Default 7 days.
-    pub half_life: Duration,
     /// How long a write may wait for room before it fails with `Full`. Default 10 s.
     pub full_wait_max: Duration,
 }
@@ -242,8 +182,6 @@ impl Default for Options {
             durability: Durability::Sync,
             background: true,
             arena_access: ArenaAccess::Map,
-            weights: Weights::default(),
-            half_life: Duration::from_secs(7 * 86_400),
             full_wait_max: Duration::from_secs(10),
         }
     }

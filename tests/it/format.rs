@@ -141,11 +141,11 @@ fn format_of_the_files_of_a_store() {
 fn columns(path: &Path) {
     let (block, row, tail) =
         (fields("Columns block"), fields("Columns row"), fields("Columns tail"));
-    assert_eq!(block["rows"].1 / row["end"].0, 170);
+    assert_eq!(block["rows"].1 / row["end"].0, 113);
     for name in names(&path.join("columns"), ".col") {
         let file = std::fs::read(&name).unwrap();
         let end = &file[file.len() - tail["end"].0..];
-        assert_eq!(bytes(end, &tail, "magic"), b"pmllcol1");
+        assert_eq!(bytes(end, &tail, "magic"), b"pmllcol2");
         let own = number(end, &tail, "number");
         assert!(name.to_string_lossy().ends_with(&format!("{own:010}.col")));
         let blocks = number(end, &tail, "blocks") as usize;

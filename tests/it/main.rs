@@ -13,6 +13,8 @@ mod input;
 mod levels;
 mod model;
 mod rebuild;
+mod rules;
 mod support;
+mod sweep;
 mod tidy;
 mod writes;

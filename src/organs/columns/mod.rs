@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::io::{Disk, join};
-use crate::organs::columns::row::{Row, merge};
+use crate::organs::columns::row::{NEVER, Row, merge};
 use crate::organs::columns::sealed::{FOLDER, Sealed};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{EntryId, Timestamp};
@@ -46,17 +46,30 @@ const DELTA_ROWS_MAX: usize = 65_536;
 /// Delta files that may stand beside each other before one replaces them.
 const DELTA_FILES_MAX: usize = 8;
 /// Estimate of a row in the ordered map, with its share of the nodes.
-pub const MAP_ROW_BYTES: usize = 56;
+pub const MAP_ROW_BYTES: usize = 84;
 
 /// What is known about the accesses of an entry.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Access {
     /// How many were counted.
     pub count: u64,
     /// The last one; `None` when there was none.
     pub last: Option<Timestamp>,
+    /// How many, each halved every 30 days up to the last one.
+    pub heat: f32,
+    /// Seconds between the last two; `None` when there were none.
+    pub gap_s: Option<u32>,
     /// Greatest cosine to a query that scored the entry, in [0, 1].
-    pub semantic: f32,
+    pub near: f32,
+    /// When that was seen, to the second.
+    pub near_at: Timestamp,
+}
+
+impl Default for Access {
+    fn default() -> Access {
+        let near_at = Timestamp(0);
+        Access { count: 0, last: None, heat: 0.0, gap_s: None, near: 0.0, near_at }
+    }
 }
 
 /// The columns of one store. All methods take `&self`.
@@ -152,21 +165,21 @@ impl Columns {
 
     /// Counts one access. RAM only; never fails.
     pub fn touch(&self, id: EntryId, now: Timestamp) {
-        self.add(Row { id, last: now, count: 1, semantic: 0, removed: false });
+        self.add(Row::access(id, now));
     }
 
-    /// Remembers how near an entry was to a query; only the greatest cosine counts. RAM only.
-    pub fn resemble(&self, id: EntryId, cosine: f32) {
-        // In range, and NaN becomes 0.
-        let semantic = (cosine.clamp(0.0, 1.0) * f32::from(u16::MAX)) as u16;
-        if semantic > 0 {
-            self.add(Row { id, last: Timestamp(i64::MIN), count: 0, semantic, removed: false });
+    /// Remembers how near an entry was to a query; only the greatest cosine counts, where older ones
+    /// count less. RAM only.
+    pub fn resemble(&self, id: EntryId, cosine: f32, now: Timestamp) {
+        let row = Row::nearness(id, cosine, now);
+        if row.near > 0 {
+            self.add(row);
         }
     }
 
     /// Forgets an entry that was removed; its row goes with the next snapshot.
     pub fn remove(&self, id: EntryId) {
-        self.add(Row { id, last: Timestamp(0), count: 0, semantic: 0, removed: true });
+        self.add(Row::gone(id));
     }
 
     fn add(&self, row: Row) {
@@ -196,7 +209,10 @@ impl Columns {
             Some(row) if !row.removed => Access {
                 count: u64::from(row.count),
                 last: (row.count > 0).then_some(row.last),
-                semantic: f32::from(row.semantic) / f32::from(u16::MAX),
+                heat: row.heat,
+                gap_s: (row.gap_s != NEVER).then_some(row.gap_s),
+                near: f32::from(row.near) / f32::from(u16::MAX),
+                near_at: Timestamp(i64::from(row.near_s) * 1_000_000),
             },
             _ => Access::default(),
         }

@@ -1,12 +1,14 @@
 //! One sealed file of the columns: rows sorted by id, in blocks with a checksum each.
 //!
 //! ```text
-//! block 0..n   4,096 bytes: 170 rows of 24, row count u32, zero u64, CRC u32
+//! block 0..n   4,096 bytes: 113 rows of 36, row count u32, zeros (20), CRC u32
 //! index        the first id of every block, u64 each
 //! tail         40 bytes: magic, number u64, covers u64, rows u64, blocks u32, CRC u32 over index
 //!              and tail
-//! row          id u64, last access i64 (microseconds), count u32, flags u16 (bit 0: removed),
-//!              semantic u16 (greatest cosine, in units of 1/65,535)
+//! row          id u64, last access i64 (microseconds), count u32, heat f32 (decayed count), gap u32
+//!              (seconds between the last two accesses; the greatest value for none), near_s u32 (when
+//!              the next was seen, in seconds), near u16 (greatest cosine to a query, in units of
+//!              1/65,535), flags u16 (bit 0: removed)
 //! ```
 //!
 //! Everything is little-endian. A block's CRC also covers the file's number and the block's, so
@@ -29,9 +31,9 @@ use crate::words::id::{EntryId, Timestamp};
 pub const FOLDER: &str = "columns";
 const SUFFIX: &str = ".col";
 const TEMPORARY: &str = ".col.tmp";
-const MAGIC: &[u8; 8] = b"pmllcol1";
+const MAGIC: &[u8; 8] = b"pmllcol2";
 const BLOCK_BYTES: usize = 4096;
-const ROW_BYTES: usize = 24;
+const ROW_BYTES: usize = 36;
 /// Rows of a full block.
 pub const BLOCK_ROWS: usize = (BLOCK_BYTES - 16) / ROW_BYTES;
 const COUNT_AT: usize = BLOCK_ROWS * ROW_BYTES;
@@ -152,8 +154,11 @@ fn put_row(out: &mut Vec<u8>, row: &Row) {
     out.put_u64(row.id.0);
     out.put_i64(row.last.0);
     out.put_u32(row.count);
+    out.put_f32(row.heat);
+    out.put_u32(row.gap_s);
+    out.put_u32(row.near_s);
+    out.put_u16(row.near);
     out.put_u16(if row.removed { REMOVED } else { 0 });
-    out.put_u16(row.semantic);
 }
 
 /// Fills the block that ends `out` up to its size and closes it; `blocks` counts it already.
@@ -161,7 +166,7 @@ fn end_block(out: &mut Vec<u8>, number: u64, blocks: usize, rows: usize) {
     let start = out.len() - rows * ROW_BYTES;
     out.resize(start + COUNT_AT, 0);
     out.put_u32(rows as u32);
-    out.put_u64(0);
+    out.resize(start + CRC_AT, 0);
     let body = out.get(start..).unwrap_or_default();
     let crc = block_crc(number, blocks as u64 - 1, body);
     out.put_u32(crc);
@@ -312,8 +317,12 @@ impl Sealed {
                 id: EntryId(reader.u64()?),
                 last: Timestamp(reader.i64()?),
                 count: reader.u32()?,
+                // A checksum vouches for the bytes, nobody for the sense of what an older build wrote.
+                heat: Some(reader.f32()?).filter(|heat| heat.is_finite()).unwrap_or(0.0).max(0.0),
+                gap_s: reader.u32()?,
+                near_s: reader.u32()?,
+                near: reader.u16()?,
                 removed: reader.u16()? & REMOVED != 0,
-                semantic: reader.u16()?,
             })
         };
         read().map_err(|_| self.damaged(block))

@@ -7,6 +7,12 @@
 //! 2. Level 1 is packed (`tiers/packer`): new blocks are on disk before anybody sees them;
 //! 3. the caller publishes, and only then removes the blocks that do not count any more.
 //!
+//! [`Run::sweep`] comes before the first plan: what is dead in blocks leaves RAM before anybody decides
+//! how much of the living has to.
+//!
+//! A move that damage forbids is left out: the entry stays where it stands for the rest of the run, and
+//! [`Run::damaged`] counts it. What is rotten keeps nothing else from moving.
+//!
 //! Nothing here is truth: the archive holds every entry whole before a run begins, so that a crash
 //! anywhere costs rank, and a move that was not made is made by the next run.
 //!
@@ -15,20 +21,18 @@
 pub mod census;
 pub mod survey;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::organs::columns::Access;
 use crate::pure::policy::{self, Plan, Policy, PolicyView, Seat, Standing};
-use crate::pure::score::{self, Columns, Frame};
+use crate::pure::score::{self, Columns};
 use crate::tiers::View;
 use crate::tiers::levels::Levels;
 use crate::tiers::packer::{self, Wanted, Yard};
-use crate::words::error::Result;
+use crate::words::error::{ErrorKind, Result};
 use crate::words::id::{EntryId, Timestamp};
-use crate::words::options::{Options, Weights};
-use survey::Survey;
+use survey::{Stretch, Survey};
 
 /// A run: what is the same for all its passes.
 pub struct Run {
@@ -36,8 +40,8 @@ pub struct Run {
     pub survey: Survey,
     /// Their scores.
     pub scores: Vec<f32>,
-    hit_twice: Vec<bool>,
-    rule: Rule,
+    /// Entries that damage keeps where they are.
+    stuck: BTreeSet<usize>,
 }
 
 /// What a step made.
@@ -51,67 +55,36 @@ pub struct Stepped {
     pub bytes: u64,
 }
 
-/// How entries are scored: the same for all collections of a store.
-#[derive(Clone, Copy, Debug)]
-pub struct Rule {
-    /// How the terms are weighed.
-    pub weights: Weights,
-    /// Time in which recency halves, in microseconds.
-    pub half_life_us: i64,
-}
-
-impl Rule {
-    /// What the options of a store say.
-    pub fn of(options: &Options) -> Rule {
-        let least = Duration::from_secs(1);
-        let half_life = options.half_life.max(least).as_micros();
-        Rule {
-            weights: options.weights,
-            half_life_us: i64::try_from(half_life).unwrap_or(i64::MAX),
-        }
-    }
-
-    fn frame(self, newest_us: i64) -> Frame {
-        Frame { weights: self.weights, newest_us, half_life_us: self.half_life_us }
-    }
-}
-
 impl Run {
     /// Surveys and scores.
-    pub fn begin(
-        view: &View,
-        rule: Rule,
-        now: Timestamp,
-        access: &dyn Fn(EntryId) -> Access,
-    ) -> Result<Run> {
+    pub fn begin(view: &View, now: Timestamp, access: &dyn Fn(EntryId) -> Access) -> Result<Run> {
         let survey = Survey::of(view, now, access)?;
         let mut scores = vec![0.0; survey.len()];
-        let mut hit_twice = vec![false; survey.len()];
         for stretch in &survey.collections {
             let part = stretch.from..stretch.to;
             let columns = Columns {
                 active_us: survey.active_us.get(part.clone()).unwrap_or_default(),
-                accessed_us: survey.accessed_us.get(part.clone()).unwrap_or_default(),
-                counts: survey.counts.get(part.clone()).unwrap_or_default(),
+                heat: survey.heat.get(part.clone()).unwrap_or_default(),
                 semantic: survey.semantic.get(part.clone()).unwrap_or_default(),
             };
-            let newest = stretch.newest_us;
-            if let Some(scores) = scores.get_mut(part.clone()) {
-                score::scores(&rule.frame(newest), &columns, scores);
-            }
-            let inputs = columns.counts.iter().zip(columns.accessed_us);
-            let hits = hit_twice.get_mut(part).unwrap_or_default();
-            for (hit, (count, accessed)) in hits.iter_mut().zip(inputs) {
-                *hit = *count >= 2 && newest.saturating_sub(*accessed) <= rule.half_life_us;
+            if let Some(scores) = scores.get_mut(part) {
+                score::scores(&stretch.frame(), &columns, scores);
             }
         }
-        Ok(Run { survey, scores, hit_twice, rule })
+        Ok(Run { survey, scores, stuck: BTreeSet::new() })
     }
 
     /// What the policy wants, from where the entries stand. `counted` is all that counts against
     /// the budget now, these entries included.
     pub fn plan(&self, policy: Policy, counted_bytes: u64, budget_bytes: u64) -> Plan {
-        policy::plan(policy, &self.policy_view(counted_bytes, budget_bytes))
+        let mut plan = policy::plan(policy, &self.policy_view(counted_bytes, budget_bytes));
+        plan.moves.retain(|change| !self.stuck.contains(&change.at));
+        plan
+    }
+
+    /// Entries that damage kept from being looked at or moved, so far.
+    pub fn damaged(&self) -> u64 {
+        self.survey.damaged + self.stuck.len() as u64
     }
 
     fn policy_view(&self, counted_bytes: u64, budget_bytes: u64) -> PolicyView<'_> {
@@ -121,14 +94,26 @@ impl Run {
             scores: &self.scores,
             accessed_us: &survey.accessed_us,
             pinned: &survey.pinned,
-            hit_twice: &self.hit_twice,
+            hit_twice: &survey.hit_twice,
             standing: &survey.standing,
             hot_bytes: &survey.hot_bytes,
             warm8_bytes: &survey.warm8_bytes,
             warm4_bytes: &survey.warm4_bytes,
             other_bytes: counted_bytes.saturating_sub(self.bytes()),
+            protected_max: self.protected_max(),
             budget_bytes,
         }
+    }
+
+    /// What the collections ask for, each for its share of its own unpinned entries.
+    fn protected_max(&self) -> usize {
+        let ask = |stretch: &Stretch| {
+            let pinned = self.survey.pinned.get(stretch.from..stretch.to).unwrap_or_default();
+            let unpinned = pinned.iter().filter(|pinned| !**pinned).count();
+            unpinned as f64 * stretch.rule.protected_share
+        };
+        // The sum is a little off what it would be in one product.
+        (self.survey.collections.iter().map(ask).sum::<f64>() - 1e-9).ceil().max(0.0) as usize
     }
 
     /// Bytes of all entries where they stand.
@@ -151,14 +136,13 @@ impl Run {
     pub fn terms(&self, at: usize) -> score::Score {
         let survey = &self.survey;
         let stretch = survey.collections.iter().find(|s| (s.from..s.to).contains(&at));
-        let newest = stretch.map_or(0, |s| s.newest_us);
+        let Some(stretch) = stretch else { return score::Score::default() };
         let inputs = score::Inputs {
             active_us: survey.active_us.get(at).copied().unwrap_or(0),
-            accessed_us: survey.accessed_us.get(at).copied().unwrap_or(0),
-            count: survey.counts.get(at).copied().unwrap_or(0),
+            heat: survey.heat.get(at).copied().unwrap_or(0.0),
             semantic: survey.semantic.get(at).copied().unwrap_or(0.0),
         };
-        score::terms(&self.rule.frame(newest), inputs)
+        score::terms(&stretch.frame(), inputs)
     }
 
     /// Where one entry stands in the order, and where rank and width put it.
@@ -172,12 +156,51 @@ impl Run {
     }
 
     /// Writes every block anew, as the entries stand. `next` is a number that no block has had.
-    pub fn repack(&self, yard: &Yard<'_>, view: &View, next: u64) -> Result<Stepped> {
+    pub fn repack(&mut self, yard: &Yard<'_>, view: &View, next: u64) -> Result<Stepped> {
         let mut levels = (*view.levels).clone();
-        let packed = packer::pack(yard, &view.cold, &BTreeMap::new(), next, &self.wanted())?;
-        let removed = levels.blocks.keys().copied().collect();
+        let wanted = self.wanted();
+        let packed = packer::pack_anew(yard, &view.cold, &levels.blocks, next, &wanted)?;
+        self.strand(&packed.skipped);
         levels.blocks = packed.blocks;
-        Ok(Stepped { levels, removed, bytes: packed.bytes })
+        Ok(Stepped { levels, removed: packed.removed, bytes: packed.bytes })
+    }
+
+    /// Lets go what counts without being of use: blocks of which more than a quarter is dead, as
+    /// those of removed, replaced and expired entries and of dropped collections, and ids in the hot
+    /// set that may not be hot. `None` when there is nothing of the kind. `next` is a number that no
+    /// block has had.
+    pub fn sweep(&mut self, yard: &Yard<'_>, view: &View, next: u64) -> Result<Option<Stepped>> {
+        let wanted = self.wanted();
+        let idle: Vec<u64> = self.never_hot().filter(|id| view.levels.hot.contains(*id)).collect();
+        if idle.is_empty() && !packer::has_victims(&view.levels.blocks, &wanted) {
+            return Ok(None);
+        }
+        let mut levels = (*view.levels).clone();
+        let hot = Arc::make_mut(&mut levels.hot);
+        idle.iter().for_each(|id| {
+            hot.remove(*id);
+        });
+        let packed = packer::pack(yard, &view.cold, &levels.blocks, next, &wanted)?;
+        self.strand(&packed.skipped);
+        levels.blocks = packed.blocks;
+        Ok(Some(Stepped { levels, removed: packed.removed, bytes: packed.bytes }))
+    }
+
+    /// Entries that may not stand in Level 0.
+    fn never_hot(&self) -> impl Iterator<Item = u64> {
+        let rows = self.survey.ids.iter().zip(&self.survey.hot_bytes);
+        rows.filter(|(_, bytes)| **bytes == u32::MAX).map(|(id, _)| id.0)
+    }
+
+    /// Entries that were to stand in Level 1 and cannot: the archive alone has them now.
+    fn strand(&mut self, skipped: &[EntryId]) {
+        for id in skipped {
+            let Some(at) = self.find(*id) else { continue };
+            self.stuck.insert(at);
+            if let Some(standing) = self.survey.standing.get_mut(at) {
+                *standing = Standing::Cold;
+            }
+        }
     }
 
     /// Carries a plan out on the levels of `view`. `next` is a number that no block has had.
@@ -188,31 +211,52 @@ impl Run {
         next: u64,
         plan: &Plan,
     ) -> Result<Stepped> {
+        // 1. What goes up to RAM is read first: what cannot be read stays where it is.
         let mut levels = (*view.levels).clone();
-        let hot = Arc::make_mut(&mut levels.hot);
-        for change in &plan.moves {
-            let Some(id) = self.survey.ids.get(change.at) else { continue };
-            match change.to {
-                Standing::Hot => hot.insert(id.0),
-                _ => hot.remove(id.0),
-            };
+        for change in plan.moves.iter().filter(|change| change.to == Standing::Hot) {
+            match self.fetch(view, change.at, &mut levels) {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    tracing::warn!(%error, "a damaged entry stays in its level");
+                    self.stuck.insert(change.at);
+                }
+                read => read?,
+            }
+        }
+        for change in plan.moves.iter().filter(|change| !self.stuck.contains(&change.at)) {
             if let Some(standing) = self.survey.standing.get_mut(change.at) {
                 *standing = change.to;
             }
         }
+        // 2. What stands in Level 1 is written; what has no codes left stays in RAM if it was there.
+        let packed = packer::pack(yard, &view.cold, &levels.blocks, next, &self.wanted())?;
+        self.strand(&packed.skipped);
+        levels.blocks = packed.blocks;
+        // 3. Only then do exact copies go.
+        let hot = Arc::make_mut(&mut levels.hot);
+        let mut gone = Vec::new();
         for change in &plan.moves {
             let Some(id) = self.survey.ids.get(change.at) else { continue };
-            if change.from == Standing::Hot {
-                levels.let_go(*id);
-            } else if change.to == Standing::Hot {
-                self.fetch(view, change.at, &mut levels)?;
+            let stuck = self.stuck.contains(&change.at);
+            if change.to == Standing::Hot {
+                if !stuck {
+                    hot.insert(id.0);
+                }
+            } else if stuck && change.from == Standing::Hot {
+                if let Some(standing) = self.survey.standing.get_mut(change.at) {
+                    *standing = Standing::Hot;
+                }
+            } else {
+                hot.remove(id.0);
+                gone.push(*id);
             }
         }
+        self.never_hot().for_each(|id| {
+            hot.remove(id);
+        });
+        gone.into_iter().for_each(|id| levels.let_go(id));
         levels.hide(plan.hidden.as_ref().map(|hidden| {
             hidden.iter().filter_map(|n| Some(self.survey.ids.get(*n)?.0)).collect()
         }));
-        let packed = packer::pack(yard, &view.cold, &levels.blocks, next, &self.wanted())?;
-        levels.blocks = packed.blocks;
         Ok(Stepped { levels, removed: packed.removed, bytes: packed.bytes })
     }
 

@@ -2,24 +2,27 @@
 //!
 //! One walk over the row tables of the archive (128 bytes a row, read in blocks) and the soft state
 //! of the columns. Nothing is decompressed: what an entry would cost in RAM is known from the
-//! lengths in its row. An entry takes some 60 bytes here for the length of a pass.
+//! lengths in its row. An entry takes 71 bytes here for the length of a run.
 //!
 //! Entries in the log's tables are not archived, so nothing may be demoted there; a row that such
-//! an entry supersedes is passed over. So are entries whose time has passed.
+//! an entry supersedes is passed over. So are entries whose time has passed, and rows that are
+//! damaged: those are counted, and their entries stay where they are.
 //!
 //! Never: scores, decides, or reads a payload or vector.
 
 use crate::bytes::codec::codes;
+use crate::organs::archive::{Row, Segment};
 use crate::organs::columns::Access;
 use crate::pure::policy::Standing;
 use crate::pure::quant::Bits;
-use crate::pure::score;
+use crate::pure::score::{Frame, Newest, decayed};
 use crate::tiers::View;
 use crate::tiers::hot::resident_bytes;
-use crate::words::error::Result;
+use crate::words::error::{ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Lsn, Timestamp};
 use crate::words::limits;
 use crate::words::record::Place;
+use crate::words::rule::{Age, Rule};
 use crate::words::tier::Tier;
 
 /// Id and version beside a row of codes in a block.
@@ -42,9 +45,11 @@ pub struct Survey {
     pub active_us: Vec<i64>,
     /// Last access, in microseconds; time of the last write when there was none.
     pub accessed_us: Vec<i64>,
-    /// Accesses counted.
-    pub counts: Vec<u32>,
-    /// The caller's salience, or else the greatest cosine to a query.
+    /// Accesses, decayed to the newest of the collection.
+    pub heat: Vec<f32>,
+    /// Whether the last two accesses lie within a half-life, and lately.
+    pub hit_twice: Vec<bool>,
+    /// The caller's salience, or else the greatest cosine to a query, decayed likewise.
     pub semantic: Vec<f32>,
     /// Whether it is pinned.
     pub pinned: Vec<bool>,
@@ -56,6 +61,8 @@ pub struct Survey {
     pub warm4_bytes: Vec<u32>,
     /// Where it stands.
     pub standing: Vec<Standing>,
+    /// Rows that could not be read.
+    pub damaged: u64,
 }
 
 /// The entries of one collection in a survey.
@@ -67,8 +74,40 @@ pub struct Stretch {
     pub from: usize,
     /// One after the last.
     pub to: usize,
-    /// Its newest event, in microseconds: what age is counted back from.
+    /// How it is scored.
+    pub rule: Rule,
+    /// What age is counted back from, in microseconds: its newest event, or now.
     pub newest_us: i64,
+    /// What accesses are counted back from: its newest access or query, or now.
+    pub newest_access_us: i64,
+}
+
+impl Stretch {
+    /// What its entries are measured by.
+    pub fn frame(&self) -> Frame {
+        let Rule { weights, half_life_us, .. } = self.rule;
+        Frame { weights, newest_us: self.newest_us, half_life_us }
+    }
+
+    /// Whether an entry was hit twice within a half-life, and lately.
+    fn hit_twice(&self, gap_s: u32, accessed_us: i64) -> bool {
+        let within = |us: i64| us <= self.rule.half_life_us;
+        gap_s != u32::MAX
+            && within(i64::from(gap_s).saturating_mul(1_000_000))
+            && within(self.newest_access_us.saturating_sub(accessed_us))
+    }
+}
+
+/// What is newest in a collection, and what its entries are decayed by once that is known.
+#[derive(Default)]
+struct Times {
+    now_us: i64,
+    event: Newest,
+    access: Newest,
+    /// When the greatest cosine was seen, in seconds; `u32::MAX` for a salience, which never decays.
+    near_s: Vec<u32>,
+    /// Seconds between the last two accesses; `u32::MAX` when there were no two.
+    gaps_s: Vec<u32>,
 }
 
 impl Survey {
@@ -80,8 +119,10 @@ impl Survey {
     /// Looks at every archived entry of a view.
     pub fn of(view: &View, now: Timestamp, access: &dyn Fn(EntryId) -> Access) -> Result<Survey> {
         let mut survey = Survey::default();
-        for collection in view.collections.keys() {
+        for (collection, def) in &view.collections {
             let from = survey.len();
+            let rule = Rule::of(|name| view.settings.get(name), &def.name);
+            let mut times = Times { now_us: now.0, ..Times::default() };
             let mut rows = Vec::new();
             for (segment, group) in view.cold.groups(*collection) {
                 let file = &segment.segment;
@@ -91,22 +132,27 @@ impl Survey {
                 while at < total.rows {
                     let count = ROWS_AT_ONCE.min(total.rows - at);
                     rows.clear();
-                    file.rows(group, at, count, &mut rows)?;
+                    survey.damaged += read_rows(file, group, at, count, &mut rows)?;
                     for row in &rows {
                         let hidden = row.expires.is_some_and(|expires| expires <= now);
                         if dead.contains(row.number) || hidden || view.shadows(row.id) {
                             continue;
                         }
                         let place = Place { segment: file.number(), group, row: row.number };
-                        survey.take(view, *collection, place, row, access(row.id));
+                        survey.take(view, *collection, place, row, access(row.id), &mut times);
                     }
                     at += count;
                 }
             }
-            survey.sort(from);
+            let (newest_us, newest_access_us) = match rule.age {
+                Age::Activity => (times.event.us(), times.access.us()),
+                Age::Wall => (now.0, now.0),
+            };
             let (collection, to) = (*collection, survey.len());
-            let newest_us = score::newest_us(survey.active_us.get(from..).unwrap_or_default());
-            survey.collections.push(Stretch { collection, from, to, newest_us });
+            let stretch = Stretch { collection, from, to, rule, newest_us, newest_access_us };
+            survey.decay(&stretch, &times);
+            survey.sort(from);
+            survey.collections.push(stretch);
         }
         Ok(survey)
     }
@@ -116,10 +162,18 @@ impl Survey {
         view: &View,
         collection: CollectionId,
         place: Place,
-        row: &crate::organs::archive::Row,
+        row: &Row,
         access: Access,
+        times: &mut Times,
     ) {
         let accessed = access.last.unwrap_or(row.updated).0;
+        times.event.see(row.at.0, times.now_us);
+        access.last.into_iter().for_each(|last| times.access.see(last.0, times.now_us));
+        if access.near > 0.0 {
+            times.access.see(access.near_at.0, times.now_us);
+        }
+        let near_s = u32::try_from(access.near_at.0 / 1_000_000).unwrap_or(0);
+        times.near_s.push(if row.salience.is_some() { u32::MAX } else { near_s });
         let payload = row.payload_len() as usize;
         let may_be_hot = payload <= limits::PAYLOAD_RESIDENT_BYTES_MAX;
         let dim = view.collections.get(&collection).and_then(|def| def.spec.dim).unwrap_or(0);
@@ -131,8 +185,10 @@ impl Survey {
         self.places.push(place);
         self.active_us.push(row.at.0.max(access.last.map_or(i64::MIN, |last| last.0)));
         self.accessed_us.push(accessed);
-        self.counts.push(u32::try_from(access.count).unwrap_or(u32::MAX));
-        self.semantic.push(row.salience.unwrap_or(access.semantic));
+        self.heat.push(access.heat);
+        times.gaps_s.push(access.gap_s.unwrap_or(u32::MAX));
+        self.hit_twice.push(false);
+        self.semantic.push(row.salience.unwrap_or(access.near));
         self.pinned.push(row.pinned);
         self.hot_bytes.push(match may_be_hot {
             true => u32::try_from(bytes).unwrap_or(u32::MAX - 1),
@@ -143,7 +199,30 @@ impl Survey {
             |bits| layout.map_or(0, |l| l.with_bits(bits).row_bytes() + ARENA_ROW_BYTES) as u32;
         self.warm8_bytes.push(warm(Bits::Eight));
         self.warm4_bytes.push(warm(Bits::Four));
-        self.standing.push(standing(view, collection, row.id, row.version));
+        let stands = match standing(view, collection, row.id, row.version) {
+            Standing::Hot if !may_be_hot => coded(view, collection, row.id, row.version),
+            stands => stands,
+        };
+        self.standing.push(stands);
+    }
+
+    /// Heat and nearness of a collection, each as of its own time, as of the newest access.
+    fn decay(&mut self, stretch: &Stretch, times: &Times) {
+        let (from, newest_us) = (stretch.from, stretch.newest_access_us);
+        let accessed = self.accessed_us.get(from..).unwrap_or_default();
+        let heat = self.heat.get_mut(from..).unwrap_or_default();
+        for (heat, accessed) in heat.iter_mut().zip(accessed) {
+            *heat = decayed(*heat, *accessed, newest_us);
+        }
+        let hits = self.hit_twice.get_mut(from..).unwrap_or_default();
+        for (hit, (gap_s, accessed)) in hits.iter_mut().zip(times.gaps_s.iter().zip(accessed)) {
+            *hit = stretch.hit_twice(*gap_s, *accessed);
+        }
+        let semantic = self.semantic.get_mut(from..).unwrap_or_default();
+        for (near, at) in semantic.iter_mut().zip(&times.near_s).filter(|(_, at)| **at != u32::MAX)
+        {
+            *near = decayed(*near, i64::from(*at) * 1_000_000, newest_us);
+        }
     }
 
     /// Orders the entries from `from` on by id. Segments follow each other in time and ids rise, so
@@ -165,7 +244,8 @@ impl Survey {
         reorder(&mut self.places, from, &order);
         reorder(&mut self.active_us, from, &order);
         reorder(&mut self.accessed_us, from, &order);
-        reorder(&mut self.counts, from, &order);
+        reorder(&mut self.heat, from, &order);
+        reorder(&mut self.hit_twice, from, &order);
         reorder(&mut self.semantic, from, &order);
         reorder(&mut self.pinned, from, &order);
         reorder(&mut self.hot_bytes, from, &order);
@@ -175,14 +255,69 @@ impl Survey {
     }
 }
 
+/// Appends the rows that can be read, and answers how many cannot: a stretch with a damaged row in it
+/// is read row by row.
+fn read_rows(
+    file: &Segment,
+    group: u16,
+    from: u32,
+    count: u32,
+    rows: &mut Vec<Row>,
+) -> Result<u64> {
+    match file.rows(group, from, count, rows) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {}
+        read => return read.map(|()| 0),
+    }
+    let mut damaged = 0;
+    for number in from..from.saturating_add(count) {
+        match file.row(group, number) {
+            Ok(row) => rows.push(row),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::warn!(%error, "a row takes no part in compression");
+                damaged += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(damaged)
+}
+
 /// Where an archived entry stands now.
 pub fn standing(view: &View, collection: CollectionId, id: EntryId, version: Lsn) -> Standing {
     match view.levels.tier(collection, id, version) {
         Tier::Hot => Standing::Hot,
-        Tier::Cold => Standing::Cold,
-        Tier::Warm => match view.levels.code(collection, id, version) {
-            Some(code) if code.block.block.bits() == 4 => Standing::Warm4,
-            _ => Standing::Warm8,
-        },
+        Tier::Warm | Tier::Cold => coded(view, collection, id, version),
+    }
+}
+
+/// Where an entry stands by its codes alone.
+fn coded(view: &View, collection: CollectionId, id: EntryId, version: Lsn) -> Standing {
+    match view.levels.code(collection, id, version).map(|code| code.block.block.bits()) {
+        Some(4) => Standing::Warm4,
+        Some(_) => Standing::Warm8,
+        None => Standing::Cold,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hit_twice_goes_by_the_gap_and_by_how_long_ago() {
+        const DAY: i64 = 86_400_000_000;
+        let stretch = Stretch {
+            collection: CollectionId(1),
+            from: 0,
+            to: 1,
+            rule: Rule::default(),
+            newest_us: 0,
+            newest_access_us: 100 * DAY,
+        };
+        let day = 86_400;
+        assert!(stretch.hit_twice(7 * day, 93 * DAY));
+        assert!(!stretch.hit_twice(7 * day + 1, 100 * DAY), "too far apart");
+        assert!(!stretch.hit_twice(1, 92 * DAY), "too long ago");
+        assert!(!stretch.hit_twice(u32::MAX, 100 * DAY), "once");
     }
 }
