@@ -463,7 +463,8 @@ const WARNINGS_MAX: usize = 64;
 /// How long is waited for calls that are still reading.
 const READER_WAIT_MS_MAX: u32 = 10_000;
 
-fn check_budget(bytes: u64) -> Result<()> {
+/// Errors with `Invalid` when a budget is below the least one.
+pub fn check_budget(bytes: u64) -> Result<()> {
     if bytes < limits::BUDGET_BYTES_MIN {
         return Err(Error::invalid(format!(
             "a budget of {bytes} bytes is below the least one, {} (1 MiB)",
@@ -479,7 +480,7 @@ fn catalog_cache_bytes(budget: u64) -> usize {
 }
 
 /// min(64 MiB, 1/16 of the memory this process may use).
-fn default_budget_bytes() -> u64 {
+pub fn default_budget_bytes() -> u64 {
     let memory = memory_bytes().unwrap_or(1 << 30);
     (memory / 16).clamp(limits::BUDGET_BYTES_MIN, 64 << 20)
 }

@@ -95,6 +95,8 @@ pub struct LevelReport {
 pub struct CompressReport {
     /// How it ended.
     pub outcome: Outcome,
+    /// Why more than the target is still counted; empty when it is met.
+    pub reason: String,
     /// Passes that moved something.
     pub passes: u32,
     /// Entries moved.
@@ -283,6 +285,7 @@ impl Engine {
         report.damaged = run.damaged();
         report.counted_bytes_after = self.counted_bytes();
         report.after = levels(&run, &run.survey.standing, Some(&view));
+        report.give_reason(&run);
         report.cold_score_mass = cold_score_mass(&run, &run.survey.standing);
         self.passes.fetch_add(u64::from(report.passes), Ordering::AcqRel);
         self.moves.fetch_add(report.moves, Ordering::AcqRel);
@@ -420,6 +423,19 @@ impl Engine {
 }
 
 impl CompressReport {
+    fn give_reason(&mut self, run: &Run) {
+        if self.outcome == Outcome::TargetMet {
+            return;
+        }
+        let entries: u64 = self.after.iter().map(|level| level.bytes).sum();
+        let pinned = run.survey.pinned.iter().filter(|pinned| **pinned).count();
+        self.reason = format!(
+            "{entries} of {} counted bytes are copies of entries ({pinned} pinned), the others the \
+             index's cache, sketches, directories and records of the log",
+            self.counted_bytes_after
+        );
+    }
+
     fn note(&mut self, plan: &Plan) {
         self.tau = plan.tau;
         self.score_max = plan.score_max;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::bytes::promise::Promise;
 use crate::controller::commit::Request;
-use crate::controller::engine::{BUDGET_SETTING, Engine};
+use crate::controller::engine::{BUDGET_SETTING, Engine, check_budget, default_budget_bytes};
 use crate::controller::maintenance::CheckpointReport;
 use crate::controller::pressure::CompressReport;
 use crate::controller::stage::Step;
@@ -260,18 +260,25 @@ impl Store {
     /// when one of these takes no such value.
     pub fn set_setting(&self, name: &str, value: Value) -> Result<()> {
         check_name(name)?;
-        if name == BUDGET_SETTING && !value.is_null() {
-            let bytes = value.as_u64().ok_or_else(|| {
-                Error::invalid(format!("{BUDGET_SETTING} takes a number of bytes, not {value}"))
-            })?;
-            self.engine().check_writable()?;
-            self.engine().use_budget(bytes)?;
+        check_value(name, &value)?;
+        let engine = self.engine();
+        let before = engine.budget_bytes();
+        let budget = match (name, &value) {
+            (BUDGET_SETTING, Value::Null) => default_budget_bytes(),
+            (BUDGET_SETTING, value) => budget_of(value)?,
+            _ => before,
+        };
+        engine.check_writable()?;
+        // A larger one first: a store that is full has no room for the record that says so.
+        if budget > before {
+            engine.use_budget(budget)?;
         }
-        if !value.is_null() {
-            rule::check(name, &value)?;
+        let written = self.run(vec![Step::Set { name: name.to_owned(), value }]);
+        let kept = if written.is_ok() { budget } else { before };
+        if kept != engine.budget_bytes() {
+            engine.use_budget(kept)?;
         }
-        self.run(vec![Step::Set { name: name.to_owned(), value }])?;
-        Ok(())
+        written.map(drop)
     }
 
     /// Changes the memory budget, for this process at once and for later opens durably. At least
@@ -285,6 +292,30 @@ impl Store {
     pub fn close(self) -> Result<()> {
         self.engine().close()
     }
+}
+
+fn budget_of(value: &Value) -> Result<u64> {
+    let bytes = value.as_u64().ok_or_else(|| {
+        Error::invalid(format!("{BUDGET_SETTING} takes a number of bytes, not {value}"))
+    })?;
+    check_budget(bytes)?;
+    Ok(bytes)
+}
+
+/// A setting is stored as text: what cannot be read back from it is refused.
+fn check_value(name: &str, value: &Value) -> Result<()> {
+    let text = value.to_string();
+    if text.len() > limits::ATTRIBUTES_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "setting {name} has {} bytes; the limit is {}",
+            text.len(),
+            limits::ATTRIBUTES_BYTES_MAX
+        )));
+    }
+    if serde_json::from_str::<Value>(&text).is_err() {
+        return Err(Error::invalid(format!("setting {name} is nested too deep")));
+    }
+    if value.is_null() { Ok(()) } else { rule::check(name, value) }
 }
 
 fn check_name(name: &str) -> Result<()> {
