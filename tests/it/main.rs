@@ -12,6 +12,7 @@ mod input;
 mod levels;
 mod model;
 mod rebuild;
+mod search;
 mod support;
 mod tidy;
 mod writes;
