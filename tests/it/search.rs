@@ -381,7 +381,7 @@ fn most_candidates_may_be_out_of_date() {
     store.write(batch).unwrap();
     store.checkpoint().unwrap();
     clock.advance(2 * second);
-    let wanted = near((10..NEAR).filter(|n| n * STEP % 7 == 0));
+    let wanted = near((10..NEAR).filter(|n| (n * STEP).is_multiple_of(7)));
     for exactness in EXACTNESSES {
         let hits = search(&notes, exactness, 10);
         assert_eq!(hits.len(), 10, "{exactness:?}");
