@@ -2,7 +2,10 @@
 //!
 //! Better is the higher score; equal scores go to the lower id. That makes the answer a function
 //! of the set of entries alone: not of the order they were met in, nor of how many threads
-//! scored them ([`TopK::merge`]). It never holds more than k entries.
+//! scored them. It never holds more than k entries.
+//!
+//! Where the ids are not known yet, a [`Sieve`] keeps the best k and all that score the same as the
+//! last of them, so that whoever knows the ids may decide.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -92,6 +95,73 @@ impl<T> TopK<T> {
     }
 }
 
+/// Collects the best k of what is offered to it, and up to a limit all that score the same as the
+/// last of those.
+#[derive(Clone, Debug)]
+pub struct Sieve<T> {
+    k: usize,
+    ties_max: usize,
+    threshold: f32,
+    /// The score that more than `ties_max` had too many of, the last time.
+    crowded: Option<f32>,
+    kept: Vec<(f32, T)>,
+}
+
+impl<T> Sieve<T> {
+    /// Room for k, and for `ties_max` that score the same as the last.
+    #[must_use]
+    pub fn new(k: usize, ties_max: usize) -> Sieve<T> {
+        let threshold = if k == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
+        Sieve { k, ties_max, threshold, crowded: None, kept: Vec::new() }
+    }
+
+    /// What scores less is not taken.
+    #[must_use]
+    pub fn threshold(&self) -> f32 {
+        self.threshold
+    }
+
+    /// Takes something with a score, which is not NaN, if it may be among the best.
+    pub fn offer(&mut self, score: f32, item: T) {
+        if score < self.threshold || self.k == 0 {
+            return;
+        }
+        self.kept.push((score, item));
+        // Twice what may stay: each offer pays for a constant number of steps here.
+        if self.kept.len() >= self.most().saturating_mul(2) {
+            self.shrink();
+        }
+    }
+
+    fn most(&self) -> usize {
+        self.k.saturating_add(self.ties_max)
+    }
+
+    fn shrink(&mut self) {
+        let Some(last) = self.k.checked_sub(1).filter(|last| *last < self.kept.len()) else {
+            return;
+        };
+        let (_, last, _) = self.kept.select_nth_unstable_by(last, |a, b| b.0.total_cmp(&a.0));
+        let threshold = last.0;
+        // Behind the best k stay those that score like the last of them.
+        self.kept.retain(|(score, _)| *score >= threshold);
+        self.threshold = threshold;
+        if self.kept.len() > self.most() {
+            self.kept.truncate(self.most());
+            self.crowded = Some(threshold);
+        }
+    }
+
+    /// What was kept, in no order, and whether there were more of the last score than it has room
+    /// for, so that some were left out.
+    #[must_use]
+    pub fn into_kept(mut self) -> (Vec<T>, bool) {
+        self.shrink();
+        let crowded = self.crowded == Some(self.threshold);
+        (self.kept.into_iter().map(|(_, item)| item).collect(), crowded)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +196,34 @@ mod tests {
                 prop_assert!(whole.heap.len() <= k);
                             }
             prop_assert_eq!(whole.into_sorted(), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_sieve_keeps_all_that_score_like_the_last(
+            scores in prop::collection::vec(-3..4_i8, 0..60), k in 0..8_usize,
+            ties_max in 0..8_usize,
+        ) {
+            let mut sieve = Sieve::new(k, ties_max);
+            for (item, score) in scores.iter().enumerate() {
+                sieve.offer(f32::from(*score), item);
+            }
+            let (mut kept, crowded) = sieve.into_kept();
+            kept.sort_unstable();
+            let mut sorted = scores.clone();
+            sorted.sort_unstable_by(|a, b| b.cmp(a));
+            let last = k.checked_sub(1).and_then(|last| sorted.get(last)).copied();
+            let enough = |score: i8| k > 0 && last.is_none_or(|last| score >= last);
+            let wanted: Vec<usize> = (0..scores.len()).filter(|at| enough(scores[*at])).collect();
+            prop_assert_eq!(crowded, wanted.len() > k + ties_max);
+            if crowded {
+                prop_assert_eq!(kept.len(), k + ties_max);
+                let better = wanted.iter().filter(|at| Some(scores[**at]) > last);
+                prop_assert!(better.clone().all(|at| kept.contains(at)));
+            } else {
+                prop_assert_eq!(kept, wanted);
+            }
         }
     }
 

@@ -28,8 +28,29 @@ pub struct GroupKey {
     pub group: u16,
 }
 
-/// Rows of a group that a filter lets pass: the filter and namespace in their one written form.
-pub type Masks = Cache<(GroupKey, Arc<str>), RoaringBitmap>;
+/// What a filter says of the rows of a group.
+#[derive(Debug, Default)]
+pub struct Mask {
+    /// Rows that pass.
+    pub passing: RoaringBitmap,
+    /// Rows that cannot be asked: their bytes are damaged.
+    pub unsure: RoaringBitmap,
+}
+
+impl Mask {
+    /// Whether a row does not pass.
+    pub fn keeps_out(&self, row: u32) -> bool {
+        !self.passing.contains(row) && !self.unsure.contains(row)
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> u64 {
+        (self.passing.serialized_size() + self.unsure.serialized_size()) as u64
+    }
+}
+
+/// Masks of groups, by the filter and namespace in their one written form.
+pub type Masks = Cache<(GroupKey, Arc<str>), Mask>;
 /// The sketches of a group as they are stored.
 pub type Sketches = Cache<GroupKey, Vec<u8>>;
 

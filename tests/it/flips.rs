@@ -5,7 +5,8 @@
 //! 2. For every damage the disk is copied, damaged and opened. An answer is the right one or a typed
 //!    error that names a file; nothing is missing without an error, nothing comes back that was
 //!    deleted, nothing panics.
-//! 3. Where the answer is an error, the deep verification finds the damage too.
+//! 3. Searches never fail: they find every entry that is whole, and say so when one is missing.
+//! 4. Where the answer is an error, the deep verification finds the damage too.
 //!
 //! The last record of the log is the exception that every log has: damage to it looks like a write
 //! that a power cut tore, so the state without it is right as well. A flip in a hint (the process
@@ -73,21 +74,43 @@ impl Patient {
         Patient { disk: disk.fork_now(), state, before }
     }
 
-    /// Searches, by exact vectors and by codes, find every entry that has a vector.
-    fn search(&self, collection: &Collection, shelf: &Shelf, dim: u32) -> Result<(), Wrong> {
+    /// Searches, by exact vectors and by codes, find every entry that has a vector, but for those
+    /// that cannot be read whole; and they say so when one is missing.
+    fn search(
+        &self,
+        collection: &Collection,
+        shelf: &Shelf,
+        dim: u32,
+        unread: &BTreeSet<u64>,
+    ) -> Result<(), String> {
         let vector: Vec<f32> = (0..dim).map(|i| 1.0 - i as f32 * 0.3).collect();
         let wanted = shelf.best(&vector);
         let query = || Query::vector(vector.clone()).k(1000);
-        let exact = collection.search(query()).map_err(Wrong::Refused)?;
-        let ids: Vec<u64> = exact.iter().map(|hit| hit.entry.id.0).collect();
-        if ids != wanted.iter().map(|(id, _)| *id).collect::<Vec<_>>() {
-            return Err(Wrong::Answer(format!("a search finds {ids:?}, not {wanted:?}")));
-        }
-        let by_codes = collection.search(query().exactness(Exactness::Codes));
-        let by_codes = by_codes.map_err(Wrong::Refused)?;
-        let found: BTreeSet<u64> = by_codes.iter().map(|hit| hit.entry.id.0).collect();
-        if found != ids.iter().copied().collect() {
-            return Err(Wrong::Answer(format!("codes find {found:?}, not {wanted:?}")));
+        for exactness in [Exactness::default(), Exactness::Codes] {
+            let hits = collection.search(query().exactness(exactness));
+            let hits = hits.map_err(|error| format!("a search fails: {error:?}"))?;
+            let ids: Vec<u64> = hits.iter().map(|hit| hit.entry.id.0).collect();
+            let wrong = |why: &str| {
+                let answer = format!("{exactness:?}: {ids:?} for {wanted:?}: {why}");
+                Err(format!("{answer}; {:?}", hits.damaged()))
+            };
+            let found: BTreeSet<u64> = ids.iter().copied().collect();
+            let missing: BTreeSet<u64> =
+                wanted.iter().map(|(id, _)| *id).filter(|id| !found.contains(id)).collect();
+            if found.len() + missing.len() != wanted.len() || found.len() != ids.len() {
+                return wrong("more than there is");
+            }
+            if !missing.is_subset(unread) {
+                return wrong("an entry that is whole is missing");
+            }
+            if !missing.is_empty() && hits.damaged().is_empty() {
+                return wrong("one is missing silently");
+            }
+            let exact = hits.iter().all(|hit| hit.exact);
+            let order = wanted.iter().map(|(id, _)| id).filter(|id| found.contains(*id));
+            if exact && exactness != Exactness::Codes && !order.eq(&ids) {
+                return wrong("another order");
+            }
         }
         Ok(())
     }
@@ -135,6 +158,7 @@ impl Patient {
                     continue;
                 }
             };
+            let mut unread = BTreeSet::new();
             for (place, wanted) in &shelf.items {
                 let namespace = pmll::Namespace::new(&place.0).map_err(|e| format!("{e:?}"))?;
                 match collection.in_namespace(namespace).get(&place.1) {
@@ -142,16 +166,14 @@ impl Patient {
                     Ok(other) => return Err(format!("{place:?} became {other:?}")),
                     Err(error) => {
                         refusal(file, &error)?;
+                        unread.insert(wanted.id);
                         problems.push(format!("{error:?}"));
                     }
                 }
             }
             if let Some(dim) = shelf.spec.dim {
-                match self.search(&collection, shelf, dim) {
-                    Ok(()) => {}
-                    Err(Wrong::Refused(error)) => refusal(file, &error)?,
-                    Err(Wrong::Answer(why)) => return Err(format!("{name}: {why}")),
-                }
+                self.search(&collection, shelf, dim, &unread)
+                    .map_err(|why| format!("{name}: {why}"))?;
             }
             // Counting and paging end in an answer or an error, too.
             let page = collection.scan(Scan::new().limit(3).reverse(true));
@@ -164,12 +186,6 @@ impl Patient {
         keep_working(store)?;
         Ok(if problems.is_empty() { Answer::Right } else { Answer::Named })
     }
-}
-
-/// What is not a right answer.
-enum Wrong {
-    Refused(Error),
-    Answer(String),
 }
 
 /// A write and a clean end: they succeed, or say why not.

@@ -14,6 +14,7 @@ mod levels;
 mod model;
 mod rebuild;
 mod rules;
+mod search;
 mod support;
 mod sweep;
 mod tidy;

@@ -1,28 +1,32 @@
 //! Search: the k best entries of a collection, over every level.
 //!
 //! Steps: check the query; go through what is archived, [`staged`] (sketches, codes, exact vectors)
-//! or [`exact`] (all vectors) as [`Exactness`] asks and the number of rows suggests; then the
-//! records that only the log has, each by its exact vector; read the entries of the hits. Equal
+//! or by [`scan`] (all vectors) as [`Exactness`] asks and the number of rows suggests; then the
+//! records that only the log has, each by its exact vector; read the entries of the [`hits`]. Equal
 //! scores go to the lower id, so the answer depends on nothing but the data.
+//!
+//! Damaged bytes are no reason to fail: what is whole stands in for them, and what nothing stands
+//! in for is left out and named.
 
-mod exact;
+mod ground;
+mod hits;
+mod scan;
 mod staged;
 
-use std::sync::Arc;
+pub use hits::{Hit, Hits};
 
+use crate::bytes::codec::codes;
 use crate::pure::filter::Filter;
 use crate::pure::kernel::{self, PreparedQuery};
-use crate::pure::topk::TopK;
-use crate::tiers::Copy;
-use crate::tiers::assemble::{self, Want};
-use crate::tiers::cold::{ColdRow, ColdSegment};
+use crate::pure::quant::CodeQuery;
+use crate::tiers::assemble::Want;
 use crate::tiers::probe::Scope;
-use crate::words::entry::{Entry, check_vector};
+use crate::words::entry::check_vector;
 use crate::words::error::{Error, Result};
-use crate::words::id::EntryId;
 use crate::words::limits;
-use crate::words::options::{Element, Metric};
-use crate::words::record::Place;
+
+use ground::Ground;
+use hits::{Answers, Score};
 
 /// Up to so many archived rows of a collection are compared exactly whatever recall is asked: their
 /// vectors take less time than the stages.
@@ -189,94 +193,64 @@ impl From<Vec<f32>> for Query {
     }
 }
 
-/// One answer.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Hit {
-    /// The entry.
-    pub entry: Entry,
-    /// Its score under the collection's metric; higher is better.
-    pub score: f32,
-    /// Whether the score was computed from the exact vector.
-    pub exact: bool,
-    /// Bits a value of what the score was computed from: 32 or 16 when exact, else 8 or 4.
-    pub bits: u8,
-    /// Cosine to the query, for the semantic term of the score.
-    pub(crate) cosine: Option<f32>,
+/// A query that is under way.
+struct Search<'a> {
+    scope: &'a Scope<'a>,
+    query: &'a Query,
+    prepared: PreparedQuery,
+    /// The query for codes of 8 bits.
+    by_eight: CodeQuery,
 }
 
-/// The answers, best first.
-///
-/// ```
-/// # use pmll::{Draft, Store};
-/// # let dir = tempfile::tempdir()?;
-/// # let notes = Store::open(dir.path().join("memory"))?.collection("notes")?;
-/// notes.put("a", Draft::text("north").vector([0.0, 1.0]))?;
-/// notes.put("b", Draft::text("east").vector([1.0, 0.0]))?;
-/// let hits = notes.search(vec![0.9, 0.1])?;
-/// assert_eq!(hits[0].entry.text(), Some("east"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Hits(pub(crate) Vec<Hit>);
-
-impl std::ops::Deref for Hits {
-    type Target = [Hit];
-    fn deref(&self) -> &[Hit] {
-        &self.0
+impl<'a> Search<'a> {
+    fn new(scope: &'a Scope<'a>, query: &'a Query) -> Result<Search<'a>> {
+        let layout = u32::try_from(query.vector.len()).ok().and_then(codes::layout);
+        let layout =
+            layout.ok_or_else(|| Error::internal("a query that codes have no room for"))?;
+        let by_eight = CodeQuery::new(layout, scope.def.spec.metric, &query.vector);
+        Ok(Search { scope, query, prepared: PreparedQuery::new(&query.vector), by_eight })
     }
-}
 
-impl IntoIterator for Hits {
-    type Item = Hit;
-    type IntoIter = std::vec::IntoIter<Hit>;
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+    fn dim(&self) -> usize {
+        self.prepared.vector().len()
     }
-}
 
-/// Where a hit was found.
-#[derive(Clone)]
-enum Found {
-    /// Only in the log so far.
-    Logged(EntryId),
-    /// In the archive, with an exact copy in RAM.
-    Resident(Copy),
-    /// In the archive.
-    Cold(Arc<ColdSegment>, Place),
-}
-
-/// What a score was computed from.
-#[derive(Clone, Copy)]
-struct Score {
-    bits: u8,
-    exact: bool,
-}
-
-/// Bits of an exact value.
-fn exact_bits(element: Element) -> u8 {
-    match element {
-        Element::F32 => 32,
-        Element::F16 => 16,
+    /// Whether no exact vector is to be read, unless nothing else is whole.
+    fn by_codes(&self) -> bool {
+        self.query.exactness == Exactness::Codes
     }
-}
 
-/// The cosine behind a score: `q.v / (|q| |v|)`, where `L2` scores are `-(|q|^2 + |v|^2 - 2 q.v)`.
-fn cosine(metric: Metric, score: f32, copy: &Copy, query_norm: f32) -> Option<f32> {
-    let norm = match copy {
-        Copy::Hot(hot) => kernel::norm(hot.record.vector.as_deref()?),
-        Copy::Cold(cold) => cold.row.norm,
-    };
-    let product = f64::from(norm) * f64::from(query_norm);
-    if product <= 0.0 {
-        return None;
+    /// What a scan scores by.
+    fn usual(&self) -> Score {
+        if self.by_codes() { Score::coded(8) } else { Score::exact(self.scope.def.spec.element) }
     }
-    let squares = f64::from(norm).powi(2) + f64::from(query_norm).powi(2);
-    Some(match metric {
-        Metric::Cosine => score,
-        Metric::Dot => (f64::from(score) / product) as f32,
-        Metric::L2 => ((f64::from(score) + squares) / 2.0 / product) as f32,
-    })
+
+    fn answers(&self) -> Answers {
+        Answers::new(self.query.k, self.query.min_score)
+    }
+
+    fn exact(&self, vector: &[f32]) -> f32 {
+        let norm = kernel::norm(vector);
+        kernel::score(self.scope.def.spec.metric, &self.prepared, vector, norm)
+    }
+
+    /// Score of an archived row by its exact vector, from RAM if it is there.
+    fn exact_of(&self, ground: &Ground<'_>, at: u32) -> Result<f32> {
+        let row = ground.segment.segment.row(ground.group, at)?;
+        let hot = self.scope.view.levels.resident(row.id, row.version);
+        if let Some(vector) = hot.and_then(|hot| hot.record.vector.as_deref()) {
+            return Ok(self.exact(vector));
+        }
+        let vector = ground.segment.segment.vector(ground.group, &row)?;
+        let missing = || Error::internal(format!("row {at} of a group of vectors has none"));
+        Ok(self.exact(&vector.ok_or_else(missing)?))
+    }
+
+    /// Score of an archived row by its codes there; `code` is scratch.
+    fn code_of(&self, ground: &Ground<'_>, at: u32, code: &mut Vec<u8>) -> Result<f32> {
+        ground.segment.segment.code(ground.group, at, code)?;
+        Ok(self.by_eight.score(code))
+    }
 }
 
 /// Runs a query.
@@ -301,31 +275,13 @@ pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
             scope.def.name
         )));
     }
-    let prepared = PreparedQuery::new(&query.vector);
-    let mut best = TopK::new(query.k);
+    let search = Search::new(scope, query)?;
+    let mut answers = search.answers();
     let few = scope.view.cold.live_rows(scope.def.id) <= EXACT_ROWS_MAX;
     match query.exactness.widths(query.k) {
-        Some(widths) if !few || query.exactness == Exactness::Codes => {
-            staged::run(scope, query, &prepared, widths, &mut best)?;
-        }
-        _ => exact::archived(scope, query, &prepared, &mut best)?,
+        Some(widths) if !few || search.by_codes() => staged::run(&search, widths, &mut answers)?,
+        _ => scan::all(&search, &ground::grounds(&search), &mut answers)?,
     }
-    exact::logged(scope, query, &prepared, &mut best)?;
-
-    let mut hits = Vec::new();
-    for (score, id, (found, Score { bits, exact })) in best.into_sorted() {
-        let copy = match found {
-            Found::Logged(id) => scope.view.copy(id)?,
-            Found::Resident(copy) => Some(copy),
-            Found::Cold(segment, place) => {
-                let row = segment.segment.row(place.group, place.row)?;
-                Some(Copy::Cold(ColdRow { segment, place, row }))
-            }
-        };
-        let copy = copy.ok_or_else(|| Error::internal(format!("hit {id} vanished")))?;
-        let cosine = cosine(scope.def.spec.metric, score, &copy, prepared.norm());
-        let entry = assemble::entry(scope.view, &copy, scope.def, scope.access, query.want)?;
-        hits.push(Hit { entry, score, exact, bits, cosine });
-    }
-    Ok(Hits(hits))
+    scan::logged(&search, &mut answers)?;
+    answers.into_hits(&search)
 }

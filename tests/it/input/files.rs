@@ -250,13 +250,12 @@ fn read_around(store: &Store, whole: &Model, file: &str, context: &str) -> (usiz
         Ok(read) => assert_same(&read, whole, context),
         Err(error) => expect_error(&error, ErrorKind::Corrupt, &[file]),
     }
-    match notes.search(Query::vector(vec![1.0; 16]).k(1_000)) {
-        Ok(hits) => {
-            let vectors = whole.values().filter(|entry| entry.vector.is_some()).count();
-            assert_eq!(hits.len(), vectors, "{context}");
-        }
-        Err(error) => expect_error(&error, ErrorKind::Corrupt, &[file]),
-    }
+    let hits = notes.search(Query::vector(vec![1.0; 16]).k(1_000)).expect("a search goes on");
+    let vectors = whole.values().filter(|entry| entry.vector.is_some()).count();
+    // A damaged row that the log supersedes is named all the same: nobody can tell whose it is.
+    let named = !hits.damaged().is_empty();
+    assert!(hits.len() == vectors || (named && hits.len() < vectors), "{context}");
+    hits.damaged().iter().for_each(|error| expect_error(error, ErrorKind::Corrupt, &[file]));
     assert!(notes.get("k7").unwrap().is_none(), "{context}: a deleted entry came back");
     (right, refused)
 }

@@ -26,6 +26,7 @@ pub(crate) struct GateDisk {
 
 #[derive(Debug, Default)]
 struct Gate {
+    reads: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -66,6 +67,11 @@ impl GateDisk {
             let waited = self.gate.changed.wait_for(&mut state, PATIENCE);
             assert!(!waited.timed_out(), "nobody came to the gate");
         }
+    }
+
+    /// How many pieces of files were read so far.
+    pub(crate) fn reads(&self) -> u64 {
+        self.gate.reads.load(Ordering::SeqCst)
     }
 
     /// How many syncs went through so far.
@@ -127,6 +133,7 @@ struct GateFile {
 
 impl File for GateFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.gate.reads.fetch_add(1, Ordering::SeqCst);
         self.below.read_at(buf, offset)
     }
 

@@ -84,11 +84,20 @@ pub fn run(args: &SearchArgs, context: &Context) -> Outcome {
             Value::Object(object)
         })
         .collect();
+    let damaged: Vec<String> = hits.damaged().iter().map(ToString::to_string).collect();
+    if let (true, Some(first)) = (hits.is_empty(), damaged.first()) {
+        return Err(Failure::corrupt(format!("nothing found that can be read: {first}"))
+            .hint("run `pmll verify` on the store to see every damaged place"));
+    }
+    for error in &damaged {
+        context.voice.warn(&format!("an entry is left out: {error}"));
+    }
     let object = json!({
         "collection": collection.name(),
         "embedder": embedder,
         "k": args.k,
         "hits": objects,
+        "damaged": damaged,
     });
     context.voice.say(&object, || {
         let mut text = embedder.map_or(String::new(), |e| format!("embedder: {e}\n"));

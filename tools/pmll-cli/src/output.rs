@@ -211,6 +211,13 @@ impl Voice {
         }
     }
 
+    /// A warning on stderr, for people; with `--json` the object says it.
+    pub fn warn(self, text: &str) {
+        if !self.json {
+            let _ = writeln!(io::stderr(), "warning: {text}");
+        }
+    }
+
     /// A progress bar, on a terminal only. Without a known end it counts.
     pub fn bar(self, total: Option<u64>, what: &str) -> indicatif::ProgressBar {
         if self.json || self.quiet || !io::stderr().is_terminal() {

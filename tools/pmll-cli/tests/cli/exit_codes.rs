@@ -139,6 +139,34 @@ fn five_damage() {
 }
 
 #[test]
+fn five_when_damage_leaves_a_search_with_nothing() {
+    let place = Place::new();
+    place.ok(&["put", "store", "c", "a", "--text", "zebra"]);
+    place.ok(&["put", "store", "c", "b", "--text", &"violin and oboe ".repeat(6000)]);
+    place.ok(&["checkpoint", "store"]);
+    let (path, mut bytes) = place
+        .files()
+        .into_iter()
+        .find(|(path, _)| path.extension().is_some_and(|e| e == "seg"))
+        .unwrap();
+    let at = bytes.windows(5).position(|window| window == b"zebra").unwrap();
+    bytes[at] ^= 0x10;
+    std::fs::write(&path, &bytes).unwrap();
+
+    let line = ["search", "store", "c", "zebra", "-k", "1"];
+    let error = place.fails(5, &line);
+    assert!(error["message"].as_str().unwrap().contains("archive/"), "{error}");
+    let line = ["search", "store", "c", "zebra", "--quiet"];
+    let object = place.json(&line);
+    assert_eq!(object["hits"].as_array().unwrap().len(), 1, "{object}");
+    assert_eq!(object["hits"][0]["key"], "b");
+    assert!(object["damaged"][0].as_str().unwrap().contains("archive/"), "{object}");
+    let run = place.run(&line);
+    assert_eq!(run.code, 0);
+    assert!(run.stderr.contains("left out: archive/"), "{}", run.stderr);
+}
+
+#[test]
 fn six_input_that_cannot_be_read() {
     let place = Place::new();
     for line in [

@@ -1,0 +1,132 @@
+//! The ground a search goes over: the archived groups of its collection, and which rows count.
+//!
+//! A row counts when it lives and the mask of the filter lets it pass. Where the mask cannot be
+//! asked because the row or its body is damaged, the row counts until somebody needs it: only then
+//! is the damage worth telling.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use crate::bytes::codec::codes::CHUNK_ROWS;
+use crate::organs::archive::{BodyReader, Row};
+use crate::pure::filter::Filter;
+use crate::tiers::cache::{GroupKey, Mask};
+use crate::tiers::cold::{ColdRow, ColdSegment};
+use crate::tiers::{Copy, View};
+use crate::words::error::Result;
+use crate::words::record::Place;
+
+use super::Search;
+use super::hits::whole;
+
+/// A group of the archive that is searched.
+pub(super) struct Ground<'a> {
+    /// Its segment.
+    pub segment: &'a Arc<ColdSegment>,
+    /// Its number in the segment.
+    pub group: u16,
+    /// Rows with a vector: the first of the group.
+    pub vectors: u32,
+    dead: &'a RoaringBitmap,
+    mask: Option<Arc<Mask>>,
+}
+
+/// The groups of a collection that hold vectors.
+pub(super) fn grounds<'a>(search: &Search<'a>) -> Vec<Ground<'a>> {
+    let cold = &search.scope.view.cold;
+    cold.groups(search.scope.def.id)
+        .filter_map(|(segment, group)| {
+            let dead = segment.dead.get(usize::from(group))?;
+            let vectors = segment.segment.footer().groups.get(usize::from(group))?.vectors;
+            (vectors > 0).then_some(Ground { segment, group, vectors, dead, mask: None })
+        })
+        .collect()
+}
+
+/// The hottest copy of a row of the archive.
+pub(super) fn hottest(view: &View, segment: &Arc<ColdSegment>, place: Place, row: Row) -> Copy {
+    match view.levels.resident(row.id, row.version) {
+        Some(hot) => Copy::Hot(hot.clone()),
+        None => Copy::Cold(ColdRow { segment: Arc::clone(segment), place, row }),
+    }
+}
+
+impl Ground<'_> {
+    /// Whether a row is out of the question.
+    pub fn keeps_out(&self, row: u32) -> bool {
+        self.dead.contains(row) || self.mask.as_ref().is_some_and(|mask| mask.keeps_out(row))
+    }
+
+    /// Whether the mask has said that a row passes.
+    pub fn lets_pass(&self, row: u32) -> bool {
+        self.mask.as_ref().is_some_and(|mask| mask.passing.contains(row))
+    }
+
+    /// Whether any row is left.
+    pub fn is_empty(&self) -> bool {
+        let mask = self.mask.as_ref();
+        mask.is_some_and(|mask| mask.passing.is_empty() && mask.unsure.is_empty())
+    }
+
+    /// The hottest copy of a row.
+    pub fn copy(&self, view: &View, row: Row) -> Copy {
+        let (segment, group) = (self.segment.segment.number(), self.group);
+        hottest(view, self.segment, Place { segment, group, row: row.number }, row)
+    }
+
+    /// Replaces `out` by those of some rows that are whole.
+    pub fn whole_rows(&self, numbers: Range<u32>, out: &mut Vec<Row>) -> Result<()> {
+        out.clear();
+        let (file, count) = (&self.segment.segment, numbers.end.saturating_sub(numbers.start));
+        if whole(file.rows(self.group, numbers.start, count, out))?.is_err() {
+            for number in numbers {
+                out.extend(whole(file.row(self.group, number))?.ok());
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks every row whether the filter and the namespace let it pass, or remembers that.
+    pub fn make_mask(&mut self, search: &Search<'_>) -> Result<()> {
+        let (scope, filter) = (search.scope, search.query.filter.as_ref());
+        let question = filter.map(|filter| filter.to_json().to_string()).unwrap_or_default();
+        let question = format!("{}\0{question}", scope.namespace.as_str());
+        let key = GroupKey { segment: self.segment.segment.number(), group: self.group };
+        let key = (key, Arc::from(question.as_str()));
+        let make = || {
+            let mask = self.mask(search, filter)?;
+            let bytes = mask.bytes() + question.len() as u64;
+            Ok((mask, bytes))
+        };
+        let mask = scope.stores.masks.get_or_make(&key, scope.stores.mask_bytes_max, make)?;
+        self.mask = Some(mask);
+        Ok(())
+    }
+
+    fn mask(&self, search: &Search<'_>, filter: Option<&Filter>) -> Result<Mask> {
+        let (mut passing, mut unsure) = (RoaringBitmap::new(), RoaringBitmap::new());
+        let mut bodies = BodyReader::new(&self.segment.segment, self.group);
+        let mut rows = Vec::new();
+        for from in (0..self.vectors).step_by(CHUNK_ROWS) {
+            let numbers = from..self.vectors.min(from.saturating_add(CHUNK_ROWS as u32));
+            unsure.insert_range(numbers.clone());
+            self.whole_rows(numbers, &mut rows)?;
+            for row in rows.drain(..) {
+                let number = row.number;
+                let copy = self.copy(search.scope.view, row);
+                // Expiry is asked again of each candidate: a mask outlives the moment.
+                if let Ok(passes) = whole(search.scope.passes(&copy, filter, Some(&mut bodies)))? {
+                    unsure.remove(number);
+                    if passes {
+                        passing.insert(number);
+                    }
+                }
+            }
+        }
+        passing.optimize();
+        unsure.optimize();
+        Ok(Mask { passing, unsure })
+    }
+}

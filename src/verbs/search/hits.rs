@@ -1,0 +1,256 @@
+//! What a search answers, and how it gathers it.
+//!
+//! [`Answers`] keeps the best k while the rows go by, and beside them what damaged bytes kept from
+//! being an answer. At the end the entries of the best are read. Only damage that concerns the
+//! answer is told: an entry that scores below the last hit is missed by nobody.
+//!
+//! Never: fails because of damaged bytes, or leaves something out without saying so.
+
+use std::sync::Arc;
+
+use crate::pure::kernel;
+use crate::pure::topk::TopK;
+use crate::tiers::Copy;
+use crate::tiers::assemble;
+use crate::tiers::cold::ColdSegment;
+use crate::tiers::hot::Hot;
+use crate::words::entry::Entry;
+use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::id::EntryId;
+use crate::words::options::{Element, Metric};
+use crate::words::record::Place;
+
+use super::Search;
+use super::ground::hottest;
+
+/// Damaged entries that are named, at most: enough to see that it is not one, few enough to print.
+const DAMAGED_MAX: usize = 32;
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Hit {
+    /// The entry.
+    pub entry: Entry,
+    /// Its score under the collection's metric; higher is better.
+    pub score: f32,
+    /// Whether the score was computed from the exact vector. With `Target` and `Exact` it is,
+    /// unless the vector's bytes are damaged.
+    pub exact: bool,
+    /// Bits a value of what the score was computed from: 32 or 16 when exact, else 8 or 4.
+    pub bits: u8,
+    /// Cosine to the query, for the semantic term of the score.
+    pub(crate) cosine: Option<f32>,
+}
+
+/// The answers, best first.
+///
+/// ```
+/// # use pmll::{Draft, Store};
+/// # let dir = tempfile::tempdir()?;
+/// # let notes = Store::open(dir.path().join("memory"))?.collection("notes")?;
+/// notes.put("a", Draft::text("north").vector([0.0, 1.0]))?;
+/// notes.put("b", Draft::text("east").vector([1.0, 0.0]))?;
+/// let hits = notes.search(vec![0.9, 0.1])?;
+/// assert_eq!(hits[0].entry.text(), Some("east"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Hits {
+    hits: Vec<Hit>,
+    damaged: Vec<Error>,
+}
+
+impl Hits {
+    /// What would be among the hits, as far as one can tell, and cannot be read: one error for each
+    /// such entry, naming file and offset. Empty means that nothing is missing. A damaged row does
+    /// not say whose it is, so it is named even if the log has a newer version of its entry. The
+    /// first 32 are named; [`Store::verify`](crate::Store::verify) finds every damaged place.
+    ///
+    /// ```
+    /// # use pmll::{Draft, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let notes = Store::open(dir.path().join("memory"))?.collection("notes")?;
+    /// notes.put("a", Draft::text("north").vector([0.0, 1.0]))?;
+    /// let hits = notes.search(vec![0.9, 0.1])?;
+    /// for error in hits.damaged() {
+    ///     eprintln!("an entry is missing here: {error}");
+    /// }
+    /// assert!(hits.damaged().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn damaged(&self) -> &[Error] {
+        &self.damaged
+    }
+}
+
+impl std::ops::Deref for Hits {
+    type Target = [Hit];
+    fn deref(&self) -> &[Hit] {
+        &self.hits
+    }
+}
+
+impl IntoIterator for Hits {
+    type Item = Hit;
+    type IntoIter = std::vec::IntoIter<Hit>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.hits.into_iter()
+    }
+}
+
+/// Where a hit was found. A million of them may be kept, so not the row.
+#[derive(Clone)]
+pub(super) enum Found {
+    /// In RAM.
+    Hot(Hot),
+    /// In the archive.
+    Cold(Arc<ColdSegment>, Place),
+}
+
+impl From<Copy> for Found {
+    fn from(copy: Copy) -> Found {
+        match copy {
+            Copy::Hot(hot) => Found::Hot(hot),
+            Copy::Cold(cold) => Found::Cold(cold.segment, cold.place),
+        }
+    }
+}
+
+/// What a score was computed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Score {
+    /// Bits a value.
+    pub bits: u8,
+    /// Whether these are the exact values.
+    pub exact: bool,
+}
+
+impl Score {
+    /// From exact values.
+    pub fn exact(element: Element) -> Score {
+        let bits = match element {
+            Element::F32 => 32,
+            Element::F16 => 16,
+        };
+        Score { bits, exact: true }
+    }
+
+    /// From codes.
+    pub fn coded(bits: u8) -> Score {
+        Score { bits, exact: false }
+    }
+}
+
+/// Tells damage from all other errors: those end a search.
+pub(super) fn whole<T>(result: Result<T>) -> Result<Result<T, Error>> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Err(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a search has found so far.
+pub(super) struct Answers {
+    best: TopK<(Found, Score)>,
+    min_score: f32,
+    /// Damage with the score that the entry would have. Ids are not always known: the order in
+    /// which it was met stands for them.
+    lost: TopK<Error>,
+    met: u64,
+    /// The first damage that something else stood in for.
+    healed: Option<Error>,
+}
+
+impl Answers {
+    /// Nothing yet.
+    pub fn new(k: usize, min_score: Option<f32>) -> Answers {
+        Answers {
+            best: TopK::new(k),
+            min_score: min_score.unwrap_or(f32::NEG_INFINITY),
+            lost: TopK::new(DAMAGED_MAX),
+            met: 0,
+            healed: None,
+        }
+    }
+
+    /// Whether something with this score may become a hit.
+    pub fn enters(&self, score: f32) -> bool {
+        score >= self.min_score && score >= self.best.threshold()
+    }
+
+    /// Takes an answer if it is one of the best so far.
+    pub fn offer(&mut self, score: f32, id: EntryId, found: Found, of: Score) {
+        if score >= self.min_score {
+            self.best.offer(score, id, (found, of));
+        }
+    }
+
+    /// Notes what cannot be answered, with the score it would have; infinity if nobody can tell.
+    pub fn lose(&mut self, score: f32, damage: Error) {
+        if score >= self.min_score {
+            self.met += 1;
+            self.lost.offer(score, EntryId(self.met), damage);
+        }
+    }
+
+    /// Notes damage that costs time or exactness, but no answer.
+    pub fn heal(&mut self, damage: Error) {
+        self.healed.get_or_insert(damage);
+    }
+
+    /// Reads the entries of the best.
+    pub fn into_hits(self, search: &Search<'_>) -> Result<Hits> {
+        let last = self.best.threshold();
+        let lost = self.lost.into_sorted().into_iter().filter(|(score, ..)| *score >= last);
+        let mut damaged: Vec<Error> = lost.map(|(.., error)| error).collect();
+        let mut hits = Vec::new();
+        for (score, _, (found, of)) in self.best.into_sorted() {
+            match whole(hit(search, score, found, of))? {
+                Ok(hit) => hits.push(hit),
+                Err(error) => damaged.push(error),
+            }
+        }
+        let missing = damaged.len();
+        damaged.truncate(DAMAGED_MAX);
+        if let Some(error) = damaged.first().or(self.healed.as_ref()) {
+            let collection = &*search.scope.def.name;
+            tracing::warn!(%error, collection, missing, "a search met damaged bytes");
+        }
+        Ok(Hits { hits, damaged })
+    }
+}
+
+fn hit(search: &Search<'_>, score: f32, found: Found, of: Score) -> Result<Hit> {
+    let (scope, query) = (search.scope, search.query);
+    let copy = match found {
+        Found::Hot(hot) => Copy::Hot(hot),
+        Found::Cold(segment, place) => {
+            let row = segment.segment.row(place.group, place.row)?;
+            hottest(scope.view, &segment, place, row)
+        }
+    };
+    let cosine = cosine(scope.def.spec.metric, score, &copy, search.prepared.norm());
+    let entry = assemble::entry(scope.view, &copy, scope.def, scope.access, query.want)?;
+    Ok(Hit { entry, score, exact: of.exact, bits: of.bits, cosine })
+}
+
+/// The cosine behind a score: `q.v / (|q| |v|)`, where `L2` scores are `-(|q|^2 + |v|^2 - 2 q.v)`.
+fn cosine(metric: Metric, score: f32, copy: &Copy, query_norm: f32) -> Option<f32> {
+    let norm = match copy {
+        Copy::Hot(hot) => kernel::norm(hot.record.vector.as_deref()?),
+        Copy::Cold(cold) => cold.row.norm,
+    };
+    let product = f64::from(norm) * f64::from(query_norm);
+    if product <= 0.0 {
+        return None;
+    }
+    let squares = f64::from(norm).powi(2) + f64::from(query_norm).powi(2);
+    Some(match metric {
+        Metric::Cosine => score,
+        Metric::Dot => (f64::from(score) / product) as f32,
+        Metric::L2 => ((f64::from(score) + squares) / 2.0 / product) as f32,
+    })
+}
