@@ -7,6 +7,7 @@ use std::path::Path;
 use pmll::inspect::{Files, Scored, scores};
 use pmll::{ErrorKind, Standing, Stats};
 use pmll_cli::output::{Outcome, Voice, size, table};
+use pmll_cli::render;
 use serde_json::{Value, json};
 
 /// Bars of the histogram: a tenth of the scores' range each.
@@ -28,12 +29,13 @@ pub fn run(dir: &Path, voice: Voice) -> Outcome {
         "budget_bytes": stats.budget_bytes,
         "counted_bytes": stats.counted_bytes,
         "entries": stats.entries,
-        "tiers": tiers_json(&stats, &scored),
+        "tiers": stats.tiers.iter().map(render::tier).collect::<Vec<_>>(),
+        "cold_score_mass": stats.cold_score_mass,
         "scores": bins,
         "disk_bytes": stats.disk.total,
         "warnings": stats.warnings,
     });
-    voice.say(&object, || text(&stats, &scored, &bins))
+    voice.say(&object, || text(&stats, &bins))
 }
 
 /// What the files alone say.
@@ -82,27 +84,6 @@ fn by_files(dir: &Path, error: &pmll::Error, voice: Voice) -> Outcome {
     })
 }
 
-fn count(scored: &[Scored], standing: Standing) -> usize {
-    scored.iter().filter(|s| s.standing == standing).count()
-}
-
-fn tiers_json(stats: &Stats, scored: &[Scored]) -> Vec<Value> {
-    let tier = |tier: &pmll::TierStats| {
-        json!({
-            "tier": tier.tier.to_string(),
-            "entries": tier.entries,
-            "bytes": tier.bytes,
-            "fidelity": tier.fidelity,
-        })
-    };
-    let mut tiers: Vec<Value> = stats.tiers.iter().map(tier).collect();
-    if let Some(warm) = tiers.get_mut(1) {
-        warm["entries_int8"] = json!(count(scored, Standing::Warm8));
-        warm["entries_int4"] = json!(count(scored, Standing::Warm4));
-    }
-    tiers
-}
-
 /// Entries by tenths of [0, 1]: from, to, and how many of each level.
 fn histogram(scored: &[Scored]) -> Vec<Value> {
     let mut bins = vec![[0_u64; 3]; BINS];
@@ -124,21 +105,15 @@ fn histogram(scored: &[Scored]) -> Vec<Value> {
     bins.iter().enumerate().map(bin).collect()
 }
 
-fn text(stats: &Stats, scored: &[Scored], bins: &[Value]) -> String {
+fn text(stats: &Stats, bins: &[Value]) -> String {
     let mut rows = vec![["", "entries", "bytes", "bits", "fidelity"].map(str::to_owned).to_vec()];
     for tier in &stats.tiers {
-        let (eight, four) = (count(scored, Standing::Warm8), count(scored, Standing::Warm4));
-        let bits = match tier.tier {
-            pmll::Tier::Warm => format!("8 ({eight}), 4 ({four})"),
-            _ => "exact".to_owned(),
-        };
-        let fidelity = tier.fidelity.map_or("-".to_owned(), |f| format!("{f:.4}"));
         rows.push(vec![
             tier.tier.to_string(),
             tier.entries.to_string(),
             size(tier.bytes),
-            bits,
-            fidelity,
+            render::bits_text(tier),
+            render::fidelity_text(tier.fidelity),
         ]);
     }
     let mut text = format!(

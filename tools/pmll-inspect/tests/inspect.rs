@@ -55,7 +55,10 @@ fn a_closed_store_shows_everything_and_stays_as_it_is() {
     assert_eq!(overview["entries"], 51);
     let tiers = overview["tiers"].as_array().unwrap();
     assert_eq!(tiers.iter().map(|t| t["entries"].as_u64().unwrap()).sum::<u64>(), 51);
-    assert_eq!(tiers[1]["entries_int8"], 40, "a fifth is protected, all scores are alike");
+    assert_eq!(
+        tiers[1]["bits"]["int8"]["entries"], 40,
+        "a fifth is protected, all scores are alike"
+    );
     let bars = overview["scores"].as_array().unwrap();
     let bars =
         bars.iter().flat_map(|bin| ["hot", "warm", "cold"].map(|l| bin[l].as_u64().unwrap()));
