@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::bytes::promise::PromiseStats;
 use crate::controller::engine::Engine;
 use crate::organs::{archive, arena, reserve};
-use crate::pure::policy::Standing;
-use crate::verbs::compress::Run;
-use crate::verbs::compress::census;
+use crate::verbs::compress::{Rule, census};
 use crate::words::error::Result;
 use crate::words::id::Lsn;
 use crate::words::tier::Tier;
@@ -142,8 +140,8 @@ pub struct CompressorStats {
     pub moves: u64,
 }
 
-/// Gathers it. Cost: two passes over 128 bytes an archived entry and some 60 bytes of memory an entry
-/// while it lasts, one look-up per record that is not archived, one length per file, 192 vectors.
+/// Gathers it. Cost: two passes over 128 bytes an archived entry, one look-up per record that is not
+/// archived, one length per file, 192 vectors.
 pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
     let view = engine.view.load_full();
     let mut entries = 0;
@@ -192,7 +190,14 @@ pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
     disk.total = disk.log + disk.archive + disk.index + disk.arena + disk.columns + disk.reserve;
     let counted_bytes = engine.counted_bytes();
     let budget_bytes = engine.budget_bytes();
-    let census = census::take(&view)?;
+    let census = census::take(
+        &view,
+        &census::Scoring {
+            rule: Rule::of(&engine.options),
+            now: engine.clock.now(),
+            access: &|id| engine.columns.get(id),
+        },
+    )?;
     // A record that is not archived yet is itself the exact one.
     let hot_fidelity = census
         .hot
@@ -244,7 +249,7 @@ pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
                 census.cold_vectors.then_some(Fidelity::EXACT),
             ),
         ],
-        cold_score_mass: cold_score_mass(&engine.scored()?.1),
+        cold_score_mass: census.cold_score_mass,
         compressor: CompressorStats {
             runs: load(&engine.runs),
             passes: load(&engine.passes),
@@ -257,16 +262,4 @@ pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
         applied_lsn: Lsn(applied),
         warnings: engine.warnings(),
     })
-}
-
-/// Share of the scores' sum that belongs to Cold entries; 0 when there is no score.
-fn cold_score_mass(run: &Run) -> f64 {
-    let (mut cold, mut all) = (0.0, 0.0);
-    for (score, standing) in run.scores.iter().zip(&run.survey.standing) {
-        all += f64::from(*score);
-        if *standing == Standing::Cold {
-            cold += f64::from(*score);
-        }
-    }
-    if all > 0.0 { cold / all } else { 0.0 }
 }

@@ -85,7 +85,14 @@ fn a_budget_holds_and_every_entry_comes_back() {
         let fidelity = exact.fidelity.unwrap();
         assert_eq!((fidelity.mean, fidelity.worst), (1.0, 1.0), "{exact:?}");
     }
-    assert!((0.01..1.0).contains(&stats.cold_score_mass), "{}", stats.cold_score_mass);
+    let all = scores(&store).unwrap();
+    let sum = |all: &mut dyn Iterator<Item = &Scored>| -> f64 {
+        all.map(|scored| f64::from(scored.score.total)).sum()
+    };
+    let is_cold = |scored: &&Scored| scored.standing == Standing::Cold;
+    let mass = sum(&mut all.iter().filter(is_cold)) / sum(&mut all.iter());
+    assert!(mass > 0.01 && (stats.cold_score_mass - mass).abs() < 1e-9, "{mass}: {stats:?}");
+    assert_eq!(store.counted_bytes().unwrap(), stats.counted_bytes);
     assert_eq!(stats.entries_not_archived, 0);
     assert_same(&dump(&store), &before, "after runs");
     assert!(notes.peek("pinned").unwrap().unwrap().tier <= Tier::Warm);

@@ -1,20 +1,27 @@
-//! The census: how many archived entries stand in which level, and how true each level is.
+//! The census: how many archived entries stand in which level, how true each level is, and what share of
+//! the scores is Cold.
 //!
-//! One walk over the row tables of the archive. Fidelity is the cosine between what a level holds in
-//! memory and the exact vectors, over [`SAMPLES`] entries at equal distances for each width: enough to
-//! see a codec that is broken, few enough to be asked for every second.
+//! Two walks over the row tables of the archive: ages are counted back from the newest event, which
+//! only the first finds out. No entry is kept, so a census costs time and no memory.
+//!
+//! Fidelity is the cosine between what a level holds in memory and the exact vectors, over [`SAMPLES`]
+//! entries at equal distances for each width: enough to see a codec that is broken, few enough to be
+//! asked for every second.
 //!
 //! Never: counts an entry that is dead, or superseded by the log.
 
 use crate::bytes::codec::codes;
 use crate::organs::archive::Row;
+use crate::organs::columns::Access;
 use crate::pure::kernel::{self, PreparedQuery};
 use crate::pure::policy::Standing;
 use crate::pure::quant::{self, Bits};
+use crate::pure::score;
 use crate::tiers::View;
-use crate::verbs::compress::survey::standing;
+use crate::verbs::compress::Rule;
+use crate::verbs::compress::survey::{inputs, standing};
 use crate::words::error::Result;
-use crate::words::id::CollectionId;
+use crate::words::id::{CollectionId, EntryId, Timestamp};
 use crate::words::options::Metric;
 use crate::words::record::Place;
 
@@ -81,6 +88,18 @@ pub struct Census {
     pub cold: u64,
     /// Whether any of them has a vector.
     pub cold_vectors: bool,
+    /// Share of the sum of all scores that belongs to entries of Level 2 alone, in [0, 1].
+    pub cold_score_mass: f64,
+}
+
+/// What scores are made of besides the rows.
+pub struct Scoring<'a> {
+    /// How they are weighed.
+    pub rule: Rule,
+    /// What time it is: expired entries have no score.
+    pub now: Timestamp,
+    /// Accesses of an entry.
+    pub access: &'a dyn Fn(EntryId) -> Access,
 }
 
 impl Census {
@@ -139,43 +158,65 @@ impl Sample {
 }
 
 /// Counts the archived entries of a view, expired ones included.
-pub fn take(view: &View) -> Result<Census> {
+pub fn take(view: &View, scoring: &Scoring<'_>) -> Result<Census> {
     let mut census = Census::default();
     let (mut hot, mut warm8, mut warm4) = (Sample::new(), Sample::new(), Sample::new());
-    let mut rows = Vec::new();
+    let (mut cold_score, mut all_scores) = (0.0, 0.0);
+    let expired = |row: &Row| row.expires.is_some_and(|expires| expires <= scoring.now);
     for collection in view.collections.keys() {
-        for (segment, group) in view.cold.groups(*collection) {
-            let file = &segment.segment;
-            let total = file.footer().groups.get(usize::from(group)).map_or(0, |g| g.rows);
-            let Some(dead) = segment.dead.get(usize::from(group)) else { continue };
-            for from in (0..total).step_by(ROWS_AT_ONCE as usize) {
-                rows.clear();
-                file.rows(group, from, ROWS_AT_ONCE.min(total - from), &mut rows)?;
-                for row in &rows {
-                    if dead.contains(row.number) || view.shadows(row.id) {
-                        continue;
-                    }
-                    let place = Place { segment: file.number(), group, row: row.number };
-                    match standing(view, *collection, row.id, row.version) {
-                        Standing::Hot => {
-                            hot.take(*collection, place);
-                            census.hot_vectors |= row.vector_index.is_some();
-                        }
-                        Standing::Warm8 => warm8.take(*collection, place),
-                        Standing::Warm4 => warm4.take(*collection, place),
-                        Standing::Cold => {
-                            census.cold += 1;
-                            census.cold_vectors |= row.vector_index.is_some();
-                        }
-                    }
+        let mut newest = None;
+        walk(view, *collection, &mut |_, row| {
+            if !expired(row) {
+                newest = newest.max(Some(inputs(row, (scoring.access)(row.id)).active_us));
+            }
+        })?;
+        let frame = scoring.rule.frame(newest.unwrap_or(0));
+        walk(view, *collection, &mut |place, row| {
+            let standing = standing(view, *collection, row.id, row.version);
+            match standing {
+                Standing::Hot => {
+                    hot.take(*collection, place);
+                    census.hot_vectors |= row.vector_index.is_some();
+                }
+                Standing::Warm8 => warm8.take(*collection, place),
+                Standing::Warm4 => warm4.take(*collection, place),
+                Standing::Cold => {
+                    census.cold += 1;
+                    census.cold_vectors |= row.vector_index.is_some();
                 }
             }
-        }
+            if !expired(row) {
+                let inputs = inputs(row, (scoring.access)(row.id));
+                let score = f64::from(score::terms(&frame, inputs).total);
+                all_scores += score;
+                cold_score += if standing == Standing::Cold { score } else { 0.0 };
+            }
+        })?;
     }
     census.hot = hot.measure(view)?;
     census.warm8 = warm8.measure(view)?;
     census.warm4 = warm4.measure(view)?;
+    census.cold_score_mass = if all_scores > 0.0 { cold_score / all_scores } else { 0.0 };
     Ok(census)
+}
+
+/// Visits every live archived entry of a collection.
+fn walk(view: &View, collection: CollectionId, visit: &mut dyn FnMut(Place, &Row)) -> Result<()> {
+    let mut rows = Vec::new();
+    for (segment, group) in view.cold.groups(collection) {
+        let file = &segment.segment;
+        let total = file.footer().groups.get(usize::from(group)).map_or(0, |g| g.rows);
+        let Some(dead) = segment.dead.get(usize::from(group)) else { continue };
+        for from in (0..total).step_by(ROWS_AT_ONCE as usize) {
+            rows.clear();
+            file.rows(group, from, ROWS_AT_ONCE.min(total - from), &mut rows)?;
+            for row in rows.iter().filter(|row| !dead.contains(row.number) && !view.shadows(row.id))
+            {
+                visit(Place { segment: file.number(), group, row: row.number }, row);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// How near the copy of an entry in memory is to its vector; `None` when there is no copy, or either

@@ -10,10 +10,11 @@
 //! Never: scores, decides, or reads a payload or vector.
 
 use crate::bytes::codec::codes;
+use crate::organs::archive::Row;
 use crate::organs::columns::Access;
 use crate::pure::policy::Standing;
 use crate::pure::quant::Bits;
-use crate::pure::score;
+use crate::pure::score::{self, Inputs};
 use crate::tiers::View;
 use crate::tiers::hot::resident_bytes;
 use crate::words::error::Result;
@@ -116,10 +117,10 @@ impl Survey {
         view: &View,
         collection: CollectionId,
         place: Place,
-        row: &crate::organs::archive::Row,
+        row: &Row,
         access: Access,
     ) {
-        let accessed = access.last.unwrap_or(row.updated).0;
+        let inputs = inputs(row, access);
         let payload = row.payload_len() as usize;
         let may_be_hot = payload <= limits::PAYLOAD_RESIDENT_BYTES_MAX;
         let dim = view.collections.get(&collection).and_then(|def| def.spec.dim).unwrap_or(0);
@@ -129,10 +130,10 @@ impl Survey {
         self.ids.push(row.id);
         self.versions.push(row.version);
         self.places.push(place);
-        self.active_us.push(row.at.0.max(access.last.map_or(i64::MIN, |last| last.0)));
-        self.accessed_us.push(accessed);
-        self.counts.push(u32::try_from(access.count).unwrap_or(u32::MAX));
-        self.semantic.push(row.salience.unwrap_or(access.semantic));
+        self.active_us.push(inputs.active_us);
+        self.accessed_us.push(inputs.accessed_us);
+        self.counts.push(inputs.count);
+        self.semantic.push(inputs.semantic);
         self.pinned.push(row.pinned);
         self.hot_bytes.push(match may_be_hot {
             true => u32::try_from(bytes).unwrap_or(u32::MAX - 1),
@@ -172,6 +173,16 @@ impl Survey {
         reorder(&mut self.warm8_bytes, from, &order);
         reorder(&mut self.warm4_bytes, from, &order);
         reorder(&mut self.standing, from, &order);
+    }
+}
+
+/// What an archived entry is scored on.
+pub fn inputs(row: &Row, access: Access) -> Inputs {
+    Inputs {
+        active_us: row.at.0.max(access.last.map_or(i64::MIN, |last| last.0)),
+        accessed_us: access.last.unwrap_or(row.updated).0,
+        count: u32::try_from(access.count).unwrap_or(u32::MAX),
+        semantic: row.salience.unwrap_or(access.semantic),
     }
 }
 
