@@ -46,7 +46,9 @@ pub use face::batch::Batch;
 pub use face::builder::Builder;
 pub use face::collection::Collection;
 pub use face::inspect;
-pub use face::stats::{CompressorStats, DiskStats, Stats, TierStats, WrittenStats};
+pub use face::stats::{
+    CompressorStats, DiskStats, Fidelity, Stats, TierStats, Width, WrittenStats,
+};
 pub use face::store::{CollectionInfo, Store};
 pub use organs::columns::moves::LevelMove;
 pub use pure::filter::Filter;

@@ -10,7 +10,8 @@ use crate::face::store::Store;
 use crate::io::{Disk, FileDisk};
 use crate::pure::policy::Standing;
 use crate::pure::score::Score;
-use crate::verbs::{inspect, layout};
+use crate::verbs::inspect::{self, Identity};
+use crate::verbs::layout;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::EntryId;
 
@@ -30,14 +31,15 @@ pub use crate::verbs::inspect::FileReport;
 #[derive(Debug)]
 pub struct Files {
     disk: Arc<dyn Disk>,
-    store_id: [u8; 16],
+    identity: Identity,
     in_use: bool,
 }
 
 impl Files {
-    /// Looks at a directory. Writes nothing and keeps no lock. Errors: `NotFound` when there is no
-    /// store, `Corrupt` or `Version` when its `store.toml` cannot be read: without the identity
-    /// that it holds, no other file can be believed.
+    /// Looks at a directory. Writes nothing and keeps no lock. When `store.toml` is damaged or missing,
+    /// the identity of the store is taken from the first other file that still has it. Errors: `NotFound`
+    /// when there is no store, `Corrupt` when no file says whose it is, `Version` when a newer build
+    /// wrote the store.
     pub fn open(path: impl AsRef<Path>) -> Result<Files> {
         let path = path.as_ref();
         let disk = FileDisk::open(path).map_err(|e| match e.kind() {
@@ -51,13 +53,14 @@ impl Files {
 
     /// Looks at a disk.
     pub fn on(disk: Arc<dyn Disk>) -> Result<Files> {
-        let store_id = layout::identity(&*disk)?;
+        let identity = inspect::identity(&*disk, layout::STORE_FILE, layout::identity(&*disk))?;
         let in_use = layout::in_use(&*disk)?;
-        Ok(Files { disk, store_id, in_use })
+        Ok(Files { disk, identity, in_use })
     }
 
     /// Whether a process has the store open. Its log, archive and arena can be read all the same:
-    /// sealed files never change, and the log only grows.
+    /// sealed files never change, and the log only grows. A file that the owner removes meanwhile is
+    /// a row with the fact `gone_meanwhile`.
     #[must_use]
     pub fn in_use(&self) -> bool {
         self.in_use
@@ -66,37 +69,43 @@ impl Files {
     /// Identity of the store, 32 hexadecimal digits.
     #[must_use]
     pub fn store_id(&self) -> String {
-        self.store_id.iter().map(|byte| format!("{byte:02x}")).collect()
+        self.identity.store_id.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The log: a row per file, the last one what a replay finds.
+    /// `store.toml`. When it is damaged, its fact `store_id_from` names the file that stood in for it.
+    #[must_use]
+    pub fn store_file(&self) -> FileReport {
+        self.identity.report.clone()
+    }
+
+    /// The log: a row per file, frame by frame, the last row what a replay finds.
     #[must_use]
     pub fn log(&self) -> Vec<FileReport> {
-        inspect::log(&*self.disk, self.store_id)
+        inspect::log(&*self.disk, self.identity.store_id, self.in_use)
     }
 
-    /// The archive: a row per segment, by its footer.
+    /// The archive: a row per segment, by its footer. Dead rows are known unless the store is in use.
     #[must_use]
     pub fn archive(&self) -> Vec<FileReport> {
-        inspect::archive(&*self.disk, self.store_id, false)
+        inspect::archive(&self.disk, self.identity.store_id, false, !self.in_use)
     }
 
     /// The same after reading every byte.
     #[must_use]
     pub fn archive_deep(&self) -> Vec<FileReport> {
-        inspect::archive(&*self.disk, self.store_id, true)
+        inspect::archive(&self.disk, self.identity.store_id, true, !self.in_use)
     }
 
     /// The arena: a row per block.
     #[must_use]
     pub fn arena(&self) -> Vec<FileReport> {
-        inspect::arena(&*self.disk, self.store_id)
+        inspect::arena(&*self.disk, self.identity.store_id)
     }
 
     /// The columns: a row per file.
     #[must_use]
     pub fn columns(&self) -> Vec<FileReport> {
-        inspect::columns(&*self.disk, self.store_id)
+        inspect::columns(&*self.disk, self.identity.store_id)
     }
 
     /// The index. `Locked` while the store is in use: its pages change under a reader.
@@ -124,7 +133,7 @@ impl Files {
 #[non_exhaustive]
 pub struct Scored {
     /// Its collection.
-    pub collection: String,
+    pub collection: Arc<str>,
     /// The entry.
     pub id: EntryId,
     /// What it is worth, with the terms.
@@ -147,7 +156,7 @@ pub fn scores(store: &Store) -> Result<Vec<Scored>> {
     let mut all = Vec::with_capacity(survey.len());
     for stretch in &survey.collections {
         let def = view.collections.get(&stretch.collection);
-        let name = def.map_or_else(String::new, |def| def.name.to_string());
+        let name: Arc<str> = def.map_or_else(|| Arc::from(""), |def| Arc::clone(&def.name));
         for at in stretch.from..stretch.to {
             let (Some(id), Some(standing), Some(pinned)) =
                 (survey.ids.get(at), survey.standing.get(at), survey.pinned.get(at))
@@ -155,7 +164,7 @@ pub fn scores(store: &Store) -> Result<Vec<Scored>> {
                 continue;
             };
             all.push(Scored {
-                collection: name.clone(),
+                collection: Arc::clone(&name),
                 id: *id,
                 score: run.terms(at),
                 standing: *standing,

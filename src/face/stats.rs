@@ -10,6 +10,8 @@ use crate::words::error::Result;
 use crate::words::id::Lsn;
 use crate::words::tier::Tier;
 
+pub use crate::verbs::compress::census::{Fidelity, Width};
+
 /// State of a store at one moment. Byte counts are bytes, times microseconds.
 ///
 /// ```
@@ -31,6 +33,8 @@ pub struct Stats {
     pub utilisation: f64,
     /// Live entries, expired ones included until vacuum takes them.
     pub entries: u64,
+    /// Of those, entries that only the log has in their newest version: they have no score yet.
+    pub entries_not_archived: u64,
     /// Collections.
     pub collections: u64,
     /// Bytes of the log that are not archived.
@@ -39,6 +43,8 @@ pub struct Stats {
     pub archive_segments: u64,
     /// Per tier, hottest first.
     pub tiers: [TierStats; 3],
+    /// Share of the sum of all scores that belongs to Cold entries, in [0, 1].
+    pub cold_score_mass: f64,
     /// Bytes on disk, by kind of file.
     pub disk: DiskStats,
     /// Bytes written since the store was opened, by kind of file.
@@ -67,9 +73,13 @@ pub struct TierStats {
     pub resident: u64,
     /// Bytes of those copies: in memory for Hot and Warm, whole blocks for Warm, on disk for Cold.
     pub bytes: u64,
-    /// Mean cosine of what it holds in memory to the exact vectors, over 64 entries spread over
-    /// it; 1 where it holds exact ones. `None` when it holds no vector.
-    pub fidelity: Option<f64>,
+    /// Cosine of what it answers from to the exact vectors, over 64 entries of each width spread
+    /// over it. `None` when it holds no vector.
+    pub fidelity: Option<Fidelity>,
+    /// Of its entries, those with 8 bits a value. None but in Warm.
+    pub int8: Width,
+    /// Those with 4 bits a value. None but in Warm.
+    pub int4: Width,
 }
 
 /// Bytes on disk.
@@ -130,15 +140,19 @@ pub struct CompressorStats {
     pub moves: u64,
 }
 
-/// Gathers it. Cost: a pass over 128 bytes an archived entry, one look-up per record that is not
-/// archived, one length per file, 64 vectors.
+/// Gathers it. Cost: two passes over 128 bytes an archived entry, one look-up per record that is not
+/// archived, one length per file, 192 vectors.
 pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
     let view = engine.view.load_full();
     let mut entries = 0;
     for id in view.collections.keys() {
         entries += view.entries(*id)?;
     }
-    let logged: u64 = view.collections.keys().map(|id| view.hot(*id).count() as u64).sum();
+    let (mut logged, mut logged_vectors) = (0, false);
+    for hot in view.collections.keys().flat_map(|id| view.hot(*id)) {
+        logged += 1;
+        logged_vectors |= hot.record.vector.is_some();
+    }
     let archive_bytes = view.cold.segments.values().map(|s| s.segment.bytes()).sum();
     let size = |name: &str| -> u64 {
         engine.disk.open(name, crate::io::OpenMode::Read).and_then(|file| file.len()).unwrap_or(0)
@@ -176,14 +190,23 @@ pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
     disk.total = disk.log + disk.archive + disk.index + disk.arena + disk.columns + disk.reserve;
     let counted_bytes = engine.counted_bytes();
     let budget_bytes = engine.budget_bytes();
-    let census = census::take(&view)?;
-    let in_archive = census.hot + census.warm + census.cold;
+    let census = census::take(
+        &view,
+        &census::Scoring { now: engine.clock.now(), access: &|id| engine.columns.get(id) },
+    )?;
+    // A record that is not archived yet is itself the exact one.
+    let hot_fidelity = census
+        .hot
+        .fidelity
+        .or_else(|| (logged_vectors || census.hot_vectors).then_some(Fidelity::EXACT));
     let tier = |tier, entries, resident, bytes, fidelity| TierStats {
         tier,
         entries,
         resident,
         bytes,
         fidelity,
+        int8: Width::default(),
+        int4: Width::default(),
     };
     let load = |counter: &AtomicU64| counter.load(Ordering::Acquire);
     Ok(Stats {
@@ -194,17 +217,35 @@ pub(crate) fn gather(engine: &Engine) -> Result<Stats> {
         collections: view.collections.len() as u64,
         log_bytes: engine.log_bytes.load(Ordering::Acquire),
         archive_segments: view.cold.segments.len() as u64,
+        entries_not_archived: logged,
         tiers: [
             tier(
                 Tier::Hot,
-                logged + census.hot,
+                logged + census.hot.entries,
                 logged + view.levels.resident_len() as u64,
                 view.hot_bytes() + view.levels.hot_bytes(),
-                (logged + census.hot > 0).then_some(1.0),
+                hot_fidelity,
             ),
-            tier(Tier::Warm, census.warm, census.warm, view.levels.warm_bytes(), census.fidelity),
-            tier(Tier::Cold, census.cold, 0, archive_bytes, (in_archive > 0).then_some(1.0)),
+            TierStats {
+                int8: census.warm8,
+                int4: census.warm4,
+                ..tier(
+                    Tier::Warm,
+                    census.warm(),
+                    census.warm(),
+                    view.levels.warm_bytes(),
+                    census.warm_fidelity(),
+                )
+            },
+            tier(
+                Tier::Cold,
+                census.cold,
+                0,
+                archive_bytes,
+                census.cold_vectors.then_some(Fidelity::EXACT),
+            ),
         ],
+        cold_score_mass: census.cold_score_mass,
         compressor: CompressorStats {
             runs: load(&engine.runs),
             passes: load(&engine.passes),

@@ -235,6 +235,12 @@ impl Store {
         stats::gather(self.engine())
     }
 
+    /// Bytes kept resident because of the data: [`Stats::counted_bytes`] alone, at next to no cost.
+    pub fn counted_bytes(&self) -> Result<u64> {
+        self.engine().check_open()?;
+        Ok(self.engine().counted_bytes())
+    }
+
     /// A setting of the store.
     pub fn setting(&self, name: &str) -> Result<Option<Value>> {
         self.engine().check_open()?;

@@ -240,8 +240,10 @@ pub struct Entry {
     pub namespace: Namespace,
     /// Its exact vector; `None` when it has none or the call did not ask for it.
     pub vector: Option<Vec<f32>>,
-    /// Its payload.
+    /// Its payload; empty when the call did not ask for it.
     pub payload: Vec<u8>,
+    /// Length of its payload, asked for or not.
+    pub payload_len: u64,
     /// Its attributes.
     pub attributes: Map<String, Value>,
     /// Event time.

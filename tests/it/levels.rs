@@ -73,8 +73,27 @@ fn a_budget_holds_and_every_entry_comes_back() {
     let entries: Vec<u64> = stats.tiers.iter().map(|tier| tier.entries).collect();
     assert_eq!(entries.iter().sum::<u64>(), 6001);
     assert!(entries.iter().all(|n| *n > 100), "every level is in use: {entries:?}");
-    let fidelity = stats.tiers[1].fidelity.unwrap();
-    assert!((0.98..1.0).contains(&fidelity), "{fidelity}");
+    let [hot, warm, cold] = stats.tiers;
+    let fidelity = warm.fidelity.unwrap();
+    assert!((0.98..1.0).contains(&fidelity.mean) && fidelity.worst < fidelity.mean, "{warm:?}");
+    assert_eq!(warm.int8.entries + warm.int4.entries, warm.entries);
+    for width in [warm.int8, warm.int4].iter().filter(|width| width.entries > 0) {
+        let its = width.fidelity.unwrap();
+        assert!(its.worst >= fidelity.worst && (1..128).contains(&its.samples), "{warm:?}");
+    }
+    for exact in [hot, cold] {
+        let fidelity = exact.fidelity.unwrap();
+        assert_eq!((fidelity.mean, fidelity.worst), (1.0, 1.0), "{exact:?}");
+    }
+    let all = scores(&store).unwrap();
+    let sum = |all: &mut dyn Iterator<Item = &Scored>| -> f64 {
+        all.map(|scored| f64::from(scored.score.total)).sum()
+    };
+    let is_cold = |scored: &&Scored| scored.standing == Standing::Cold;
+    let mass = sum(&mut all.iter().filter(is_cold)) / sum(&mut all.iter());
+    assert!(mass > 0.01 && (stats.cold_score_mass - mass).abs() < 1e-9, "{mass}: {stats:?}");
+    assert_eq!(store.counted_bytes().unwrap(), stats.counted_bytes);
+    assert_eq!(stats.entries_not_archived, 0);
     assert_same(&dump(&store), &before, "after runs");
     assert!(notes.peek("pinned").unwrap().unwrap().tier <= Tier::Warm);
 
@@ -87,6 +106,24 @@ fn a_budget_holds_and_every_entry_comes_back() {
     let store = open(&disk, &clock);
     assert_same(&dump(&store), &before, "opened again");
     assert_eq!(standings(&store), stood, "entries stand where they stood");
+}
+
+#[test]
+fn a_level_without_a_vector_has_no_fidelity() {
+    let (disk, clock) = (MemoryDisk::new(), ManualClock::new());
+    let store = open(&disk, &clock);
+    let fidelity = |store: &Store| store.stats().unwrap().tiers.map(|tier| tier.fidelity.is_some());
+    assert_eq!(fidelity(&store), [false; 3], "nothing is there");
+    let notes = store.collection("notes").unwrap();
+    notes.put("text", Draft::text("no vector")).unwrap();
+    assert_eq!((fidelity(&store), store.stats().unwrap().entries_not_archived), ([false; 3], 1));
+    store.checkpoint().unwrap();
+    assert_eq!((fidelity(&store), store.stats().unwrap().entries_not_archived), ([false; 3], 0));
+    notes.put("vector", Draft::text("zeros").vector([0.0; DIM])).unwrap();
+    assert_eq!(fidelity(&store), [true, false, false], "in the log");
+    store.checkpoint().unwrap();
+    assert_eq!(store.stats().unwrap().tiers[0].fidelity.unwrap().worst, 1.0, "it is exact");
+    assert_eq!(store.stats().unwrap().cold_score_mass, 0.0);
 }
 
 #[test]

@@ -33,6 +33,7 @@ use crate::words::error::{Error, Result};
 use crate::words::id::Lsn;
 
 mod active;
+pub mod look;
 mod mend;
 mod scan;
 mod survey;

@@ -199,7 +199,7 @@ fn batch_start(
 }
 
 /// A frame at this offset, tried cheaply first.
-fn plausible(bytes: &[u8], asked: &Asked, offset: u64) -> Option<Frame> {
+pub fn plausible(bytes: &[u8], asked: &Asked, offset: u64) -> Option<Frame> {
     let kind = *bytes.get(4)?;
     if kind == 0 || kind > 5 {
         return None;

@@ -15,7 +15,7 @@ use crate::organs::archive::{Row, Segment};
 use crate::organs::columns::Access;
 use crate::pure::policy::Standing;
 use crate::pure::quant::Bits;
-use crate::pure::score::{Frame, Newest, decayed};
+use crate::pure::score::{Frame, Inputs, Newest, decayed};
 use crate::tiers::View;
 use crate::tiers::hot::resident_bytes;
 use crate::words::error::{ErrorKind, Result};
@@ -98,12 +98,55 @@ impl Stretch {
     }
 }
 
-/// What is newest in a collection, and what its entries are decayed by once that is known.
-#[derive(Default)]
-struct Times {
+/// What is newest in a collection.
+#[derive(Clone, Copy, Default)]
+pub struct Epoch {
     now_us: i64,
     event: Newest,
     access: Newest,
+}
+
+impl Epoch {
+    /// Nothing seen yet.
+    pub fn new(now: Timestamp) -> Epoch {
+        Epoch { now_us: now.0, ..Epoch::default() }
+    }
+
+    /// Looks at an entry.
+    pub fn see(&mut self, row: &Row, access: &Access) {
+        self.event.see(row.at.0, self.now_us);
+        access.last.into_iter().for_each(|last| self.access.see(last.0, self.now_us));
+        if access.near > 0.0 {
+            self.access.see(access.near_at.0, self.now_us);
+        }
+    }
+
+    /// What age is counted back from, and what accesses are, in microseconds.
+    pub fn newest_us(&self, age: Age) -> (i64, i64) {
+        match age {
+            Age::Activity => (self.event.us(), self.access.us()),
+            Age::Wall => (self.now_us, self.now_us),
+        }
+    }
+}
+
+/// What an entry is scored on, when its collection's newest access was at `newest_access_us`.
+pub fn inputs(row: &Row, access: &Access, newest_access_us: i64) -> Inputs {
+    let accessed = access.last.unwrap_or(row.updated).0;
+    // To the second, as a survey keeps it.
+    let near_at = access.near_at.0.div_euclid(1_000_000) * 1_000_000;
+    let near = || decayed(access.near, near_at, newest_access_us);
+    Inputs {
+        active_us: row.at.0.max(access.last.map_or(i64::MIN, |last| last.0)),
+        heat: decayed(access.heat, accessed, newest_access_us),
+        semantic: row.salience.unwrap_or_else(near),
+    }
+}
+
+/// What the entries of a collection are decayed by once the newest is known.
+#[derive(Default)]
+struct Times {
+    epoch: Epoch,
     /// When the greatest cosine was seen, in seconds; `u32::MAX` for a salience, which never decays.
     near_s: Vec<u32>,
     /// Seconds between the last two accesses; `u32::MAX` when there were no two.
@@ -122,7 +165,7 @@ impl Survey {
         for (collection, def) in &view.collections {
             let from = survey.len();
             let rule = Rule::of(|name| view.settings.get(name), &def.name);
-            let mut times = Times { now_us: now.0, ..Times::default() };
+            let mut times = Times { epoch: Epoch::new(now), ..Times::default() };
             let mut rows = Vec::new();
             for (segment, group) in view.cold.groups(*collection) {
                 let file = &segment.segment;
@@ -144,10 +187,7 @@ impl Survey {
                     at += count;
                 }
             }
-            let (newest_us, newest_access_us) = match rule.age {
-                Age::Activity => (times.event.us(), times.access.us()),
-                Age::Wall => (now.0, now.0),
-            };
+            let (newest_us, newest_access_us) = times.epoch.newest_us(rule.age);
             let (collection, to) = (*collection, survey.len());
             let stretch = Stretch { collection, from, to, rule, newest_us, newest_access_us };
             survey.decay(&stretch, &times);
@@ -167,11 +207,7 @@ impl Survey {
         times: &mut Times,
     ) {
         let accessed = access.last.unwrap_or(row.updated).0;
-        times.event.see(row.at.0, times.now_us);
-        access.last.into_iter().for_each(|last| times.access.see(last.0, times.now_us));
-        if access.near > 0.0 {
-            times.access.see(access.near_at.0, times.now_us);
-        }
+        times.epoch.see(row, &access);
         let near_s = u32::try_from(access.near_at.0 / 1_000_000).unwrap_or(0);
         times.near_s.push(if row.salience.is_some() { u32::MAX } else { near_s });
         let payload = row.payload_len() as usize;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use pmll::{CompressReport, LevelReport, Policy, Why};
+use pmll::{CompressReport, Entry, LevelReport, Policy, Store, Why};
 use serde_json::{Value, json};
 
 use crate::open::{self, Context, Place};
@@ -60,9 +60,20 @@ pub fn compress(args: &CompressArgs, context: &Context) -> Outcome {
         true => store.plan_with(policy)?,
         false => store.compress_with(policy)?,
     };
-    let object = report_json(&report, policy, args.plan);
+    let not_archived = store.stats()?.entries_not_archived;
+    let mut object = report_json(&report, policy, args.plan);
+    object["not_archived"] = not_archived.into();
     store.close()?;
-    context.voice.say(&object, || report_text(&report, args.plan))
+    context.voice.say(&object, || {
+        let mut text = report_text(&report, args.plan);
+        if args.plan && not_archived > 0 {
+            text += &format!(
+                "{not_archived} entries are not archived yet: a run archives them first, and may move \
+                 them as well\n"
+            );
+        }
+        text
+    })
 }
 
 fn report_json(report: &CompressReport, policy: Policy, plan: bool) -> Value {
@@ -119,6 +130,10 @@ fn report_text(report: &CompressReport, plan: bool) -> String {
 }
 
 /// Why an entry stands where it stands: score, rank, threshold, and what would move it
+///
+/// Only what is archived has a score and a rank. An entry that was written since the last checkpoint is
+/// archived first, for which the store is opened for writing; all else is read only. When that is not
+/// possible, as on a read-only mount, it says so and answers without them.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pmll why memory notes n1
@@ -131,26 +146,62 @@ pub struct WhyArgs {
     key: String,
 }
 
-pub fn why(args: &WhyArgs, context: &Context) -> Outcome {
-    let collection = args.place.read(context)?;
+/// An entry, why it stands where it stands, and what the store has not archived.
+struct Asked {
+    entry: Entry,
+    why: Option<Why>,
+    not_archived: u64,
+}
+
+fn ask(args: &WhyArgs, store: &Store) -> Result<Asked, Failure> {
+    let collection = args.place.find(store)?;
     let missing = || Failure::not_found(format!("there is no entry {:?}", args.key));
     let entry = collection.peek(&args.key)?.ok_or_else(missing)?;
-    let Some(why) = collection.why(&args.key)? else {
+    let why = collection.why(&args.key)?;
+    Ok(Asked { entry, why, not_archived: store.stats()?.entries_not_archived })
+}
+
+pub fn why(args: &WhyArgs, context: &Context) -> Outcome {
+    let store = open::read(context, &args.place.dir)?;
+    let mut asked = ask(args, &store)?;
+    store.close()?;
+    let mut checkpointed = false;
+    if asked.why.is_none() {
+        match open::write(context, &args.place.dir) {
+            Ok(store) => {
+                store.checkpoint()?;
+                asked = ask(args, &store)?;
+                store.close()?;
+                checkpointed = true;
+            }
+            Err(failure) => {
+                context.voice.note(&format!("note: not archived first: {}", failure.message));
+            }
+        }
+    }
+    let Asked { entry, why, not_archived } = asked;
+    let Some(why) = why else {
         let object = json!({
             "key": args.key,
             "tier": entry.tier.to_string(),
             "archived": false,
+            "not_archived": not_archived,
+            "checkpointed": checkpointed,
             "access_count": entry.access_count,
         });
         return context.voice.say(&object, || {
-            "hot: written since the last checkpoint; what is not archived has no rank yet\n"
-                .to_owned()
+            format!(
+                "hot: written since the last checkpoint, as {not_archived} entries were; what is not \
+                 archived has no rank yet\n"
+            )
         });
     };
     let object = json!({
         "key": args.key,
         "tier": entry.tier.to_string(),
         "archived": true,
+        "not_archived": not_archived,
+        "checkpointed": checkpointed,
         "standing": why.standing.name(),
         "score": {
             "total": why.score.total,
@@ -169,7 +220,15 @@ pub fn why(args: &WhyArgs, context: &Context) -> Outcome {
         "access_count": entry.access_count,
         "last_access": render::moment(entry.last_access),
     });
-    context.voice.say(&object, || why_text(&why))
+    context.voice.say(&object, || {
+        let mut text = why_text(&why);
+        if not_archived > 0 {
+            text += &format!(
+                "{not_archived} entries of the store are not archived and not ranked yet\n"
+            );
+        }
+        text
+    })
 }
 
 fn why_text(why: &Why) -> String {

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use pmll::{CollectionSpec, Depth, Element, Metric, Stats};
+use pmll::{CollectionSpec, Depth, Element, Metric, Stats, Tier};
 use serde_json::{Value, json};
 
 use crate::open::{self, Context};
 use crate::output::{Failure, Outcome, size, table};
+use crate::render;
 
 /// How vectors are compared, as an argument.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -217,6 +218,9 @@ pub fn verify(args: &VerifyArgs, context: &Context) -> Outcome {
 }
 
 /// Sizes, counts and places
+///
+/// Fidelity is the cosine between what a tier answers from and the exact vectors: mean and worst over 64
+/// entries of each width, spread over the tier.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pmll stats memory
@@ -233,28 +237,18 @@ pub fn stats(args: &StatsArgs, context: &Context) -> Outcome {
 }
 
 fn stats_json(stats: &Stats) -> Value {
-    let tiers: Vec<Value> = stats
-        .tiers
-        .iter()
-        .map(|t| {
-            json!({
-                "tier": t.tier.to_string(),
-                "entries": t.entries,
-                "resident": t.resident,
-                "bytes": t.bytes,
-                "fidelity": t.fidelity,
-            })
-        })
-        .collect();
+    let tiers: Vec<Value> = stats.tiers.iter().map(render::tier).collect();
     json!({
         "budget_bytes": stats.budget_bytes,
         "counted_bytes": stats.counted_bytes,
         "utilisation": stats.utilisation,
         "entries": stats.entries,
+        "entries_not_archived": stats.entries_not_archived,
         "collections": stats.collections,
         "log_bytes": stats.log_bytes,
         "archive_segments": stats.archive_segments,
         "tiers": tiers,
+        "cold_score_mass": stats.cold_score_mass,
         "disk_bytes": {
             "log": stats.disk.log,
             "archive": stats.disk.archive,
@@ -306,25 +300,45 @@ fn stats_text(stats: &Stats) -> String {
         ),
     ];
     for tier in &stats.tiers {
-        let fidelity = tier.fidelity.map_or(String::new(), |f| format!(", fidelity {f:.4}"));
-        let text = format!("{} entries, {}{fidelity}", tier.entries, size(tier.bytes));
+        let mut text = format!("{} entries, {}", tier.entries, size(tier.bytes));
+        if tier.tier != Tier::Cold {
+            text += &format!(", {} in memory", tier.resident);
+        }
+        if tier.tier == Tier::Warm {
+            text += &format!(", {}", render::bits_text(tier));
+        }
+        if tier.fidelity.is_some() {
+            text += &format!(", fidelity {}", render::fidelity_text(tier.fidelity));
+        }
         rows.push(row(&tier.tier.to_string(), text));
     }
+    let mass = format!("{:.1} % of the scores", stats.cold_score_mass * 100.0);
+    rows.push(row("cold holds", mass));
     let disk = &stats.disk;
     rows.push(row(
         "disk",
         format!(
-            "{} (log {}, archive {} in {} segments, index {}, arena {}, columns {})",
+            "{} (log {}, archive {} in {} segments, index {}, arena {}, columns {}, reserve {})",
             size(disk.total),
             size(disk.log),
             size(disk.archive),
             stats.archive_segments,
             size(disk.index),
             size(disk.arena),
-            size(disk.columns)
+            size(disk.columns),
+            size(disk.reserve)
         ),
     ));
-    rows.push(row("not archived", size(stats.log_bytes)));
+    let not_archived = format!("{} entries, {}", stats.entries_not_archived, size(stats.log_bytes));
+    rows.push(row("not archived", not_archived));
+    let compressor = &stats.compressor;
+    rows.push(row(
+        "compressor",
+        format!(
+            "{} runs, {} passes, {} moves since it was opened",
+            compressor.runs, compressor.passes, compressor.moves
+        ),
+    ));
     rows.push(row("last LSN", format!("{} (archived {})", stats.last_lsn, stats.applied_lsn)));
     for warning in &stats.warnings {
         rows.push(row("warning", warning.clone()));

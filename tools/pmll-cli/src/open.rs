@@ -75,7 +75,8 @@ impl Place {
         Ok((store, collection))
     }
 
-    fn find(&self, store: &Store) -> Result<Collection, Failure> {
+    /// The collection in an open store; it must exist.
+    pub fn find(&self, store: &Store) -> Result<Collection, Failure> {
         let collection = store.find_collection(&self.name)?.ok_or_else(|| self.no_collection())?;
         self.namespaced(collection)
     }

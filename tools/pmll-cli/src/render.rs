@@ -3,8 +3,8 @@
 use crate::time;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use pmll::{Entry, Timestamp};
-use serde_json::{Map, Value};
+use pmll::{Entry, Fidelity, Tier, TierStats, Timestamp};
+use serde_json::{Map, Value, json};
 
 use crate::output::one_line;
 
@@ -109,6 +109,49 @@ pub fn details(entry: &Entry) -> String {
         None => out += &format!("({} bytes that are not text)", entry.payload.len()),
     }
     out
+}
+
+/// A tier's figures. `bits` counts its entries by width: `int8` and `int4` in Warm, `exact` elsewhere.
+pub fn tier(tier: &TierStats) -> Value {
+    let of =
+        |entries: u64, of: Option<Fidelity>| json!({"entries": entries, "fidelity": fidelity(of)});
+    let bits = match tier.tier {
+        Tier::Warm => json!({
+            "int8": of(tier.int8.entries, tier.int8.fidelity),
+            "int4": of(tier.int4.entries, tier.int4.fidelity),
+        }),
+        _ => json!({"exact": of(tier.entries, tier.fidelity)}),
+    };
+    json!({
+        "tier": tier.tier.to_string(),
+        "entries": tier.entries,
+        "resident": tier.resident,
+        "bytes": tier.bytes,
+        "fidelity": fidelity(tier.fidelity),
+        "bits": bits,
+    })
+}
+
+fn fidelity(fidelity: Option<Fidelity>) -> Value {
+    fidelity
+        .map_or(Value::Null, |f| json!({"mean": f.mean, "worst": f.worst, "samples": f.samples}))
+}
+
+/// Fidelity for people: mean, and the worst of those that were compared.
+pub fn fidelity_text(fidelity: Option<Fidelity>) -> String {
+    match fidelity {
+        None => "-".to_owned(),
+        Some(f) if f.mean == 1.0 && f.worst == 1.0 => "exact".to_owned(),
+        Some(f) => format!("{:.4} (worst {:.4})", f.mean, f.worst),
+    }
+}
+
+/// Entries of a tier by width, for people.
+pub fn bits_text(tier: &TierStats) -> String {
+    match tier.tier {
+        Tier::Warm => format!("int8 {}, int4 {}", tier.int8.entries, tier.int4.entries),
+        _ => "exact".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,16 @@
 //! Entries with what the compressor thinks of them.
+//!
+//! A list takes two walks: the first keeps an id and a number to sort by of each entry that matches, the
+//! second fetches those of the page. So a store of any size is listed in little memory, and no payload
+//! is read that is not shown.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use clap::Args;
 use pmll::inspect::{Scored, scores};
-use pmll::{Entry, EntryId, Filter, Namespace, Scan, Store};
-use pmll_cli::output::{Failure, Outcome, Voice, one_line, table};
+use pmll::{Collection, Entry, EntryId, Filter, Namespace, Scan, Store};
+use pmll_cli::output::{Failure, Outcome, Voice, one_line, size, table};
 use pmll_cli::render;
 use serde_json::{Map, Value, json};
 
@@ -20,7 +25,8 @@ pub struct EntriesArgs {
     /// Condition such as 'conv=c26' or '_tier=L2'; all must hold
     #[arg(long = "where", value_name = "COND")]
     conditions: Vec<String>,
-    /// Order: key, score, recency, frequency, semantic, accesses; a leading - turns it round
+    /// Order: key, score, size, tier, age, last-access, recency, frequency, semantic, accesses; a leading -
+    /// turns it round
     #[arg(long, value_name = "FIELD", default_value = "-score", allow_hyphen_values = true)]
     sort: String,
     /// Entries to show
@@ -51,18 +57,25 @@ struct Row {
     scored: Option<Scored>,
 }
 
-impl Row {
-    fn number(&self, field: &str) -> f64 {
-        let score = self.scored.as_ref().map(|s| s.score).unwrap_or_default();
-        match field {
-            "recency" => score.recency.into(),
-            "frequency" => score.frequency.into(),
-            "semantic" => score.semantic.into(),
-            "accesses" => self.entry.access_count as f64,
-            _ => score.total.into(),
-        }
+/// The number that a field sorts by.
+fn number(field: &str, entry: &Entry, scored: Option<&Scored>) -> f64 {
+    let score = scored.map(|s| s.score).unwrap_or_default();
+    match field {
+        "recency" => score.recency.into(),
+        "frequency" => score.frequency.into(),
+        "semantic" => score.semantic.into(),
+        "accesses" => entry.access_count as f64,
+        "size" => entry.payload_len as f64,
+        "tier" => f64::from(entry.tier.level()),
+        // The older its event, the greater.
+        "age" => -(entry.at.0 as f64),
+        "last-access" => entry.last_access.0 as f64,
+        "score" => score.total.into(),
+        _ => 0.0,
     }
+}
 
+impl Row {
     fn json(&self) -> Value {
         let mut object = Map::new();
         object.insert("collection".into(), self.collection.as_str().into());
@@ -82,45 +95,92 @@ impl Row {
     }
 }
 
+/// What a list may be sorted by.
+const FIELDS: [&str; 10] = [
+    "key",
+    "score",
+    "size",
+    "tier",
+    "age",
+    "last-access",
+    "recency",
+    "frequency",
+    "semantic",
+    "accesses",
+];
+
+/// Visits what matches, without payloads, by collection, namespace and key.
+fn walk(
+    store: &Store,
+    args: &EntriesArgs,
+    filter: &Filter,
+    mut visit: impl FnMut(&Collection, Entry) -> Result<ControlFlow<()>, Failure>,
+) -> Result<(), Failure> {
+    for info in store.collections()? {
+        if args.collection.as_ref().is_some_and(|name| *name != info.name) {
+            continue;
+        }
+        let Some(collection) = store.find_collection(&info.name)? else { continue };
+        let scan = || Scan::new().limit(PAGE).filter(filter.clone()).with_payload(false);
+        let mut next = Some(scan());
+        while let Some(scan_now) = next {
+            let page = collection.scan(scan_now)?;
+            for entry in page.entries {
+                if visit(&collection, entry)?.is_break() {
+                    return Ok(());
+                }
+            }
+            next = page.cursor.map(|cursor| scan().cursor(cursor));
+        }
+    }
+    Ok(())
+}
+
 /// Lists entries.
 pub fn list(store: &Store, args: &EntriesArgs, voice: Voice) -> Outcome {
     let (field, turned) = match args.sort.strip_prefix('-') {
         Some(field) => (field, true),
         None => (args.sort.as_str(), false),
     };
-    if !["key", "score", "recency", "frequency", "semantic", "accesses"].contains(&field) {
+    if !FIELDS.contains(&field) {
         return Err(Failure::usage(format!("cannot sort by {field:?}; see --help")));
     }
     let filter = Filter::from_where(&args.conditions)?;
-    let mut scored: HashMap<EntryId, Scored> =
-        scores(store)?.into_iter().map(|scored| (scored.id, scored)).collect();
-    let mut rows = Vec::new();
-    for info in store.collections()? {
-        if args.collection.as_ref().is_some_and(|name| *name != info.name) {
-            continue;
-        }
-        let Some(collection) = store.find_collection(&info.name)? else { continue };
-        let mut scan = Scan::new().limit(PAGE).filter(filter.clone());
-        loop {
-            let page = collection.scan(scan)?;
-            rows.extend(page.entries.into_iter().map(|entry| Row {
-                collection: info.name.clone(),
-                scored: scored.remove(&entry.id),
-                entry,
-            }));
-            let Some(cursor) = page.cursor else { break };
-            scan = Scan::new().limit(PAGE).filter(filter.clone()).cursor(cursor);
-        }
-    }
+    let mut scored = scores(store)?;
+    scored.sort_unstable_by_key(|scored| scored.id);
+    let score_of = |id: EntryId| -> Option<&Scored> {
+        scored.get(scored.binary_search_by_key(&id, |scored| scored.id).ok()?)
+    };
+    let mut order: Vec<(f64, EntryId)> = Vec::new();
+    walk(store, args, &filter, |_, entry| {
+        order.push((number(field, &entry, score_of(entry.id)), entry.id));
+        Ok(ControlFlow::Continue(()))
+    })?;
     // Stable: equal ones stay in the order of collection, namespace and key.
-    if field != "key" {
-        rows.sort_by(|a, b| a.number(field).total_cmp(&b.number(field)));
-    }
+    order.sort_by(|a, b| a.0.total_cmp(&b.0));
     if turned {
-        rows.reverse();
+        order.reverse();
     }
-    let (all, rows) = (rows.len(), rows.into_iter().skip(args.skip).take(args.limit));
-    let rows: Vec<Row> = rows.collect();
+    let all = order.len();
+    let shown = order.iter().skip(args.skip).take(args.limit).map(|(_, id)| *id);
+    let places: HashMap<EntryId, usize> = shown.zip(0..).collect();
+    let mut page: Vec<Option<Row>> = places.iter().map(|_| None).collect();
+    let mut left = places.len();
+    walk(store, args, &filter, |collection, entry| {
+        let Some(row) = places.get(&entry.id).and_then(|at| page.get_mut(*at)) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let namespaced = collection.in_namespace(entry.namespace.clone());
+        // With its payload; what expired since it was listed is not there any more.
+        *row = namespaced.peek(entry.key.as_bytes())?.map(|entry| Row {
+            collection: collection.name().to_owned(),
+            scored: score_of(entry.id).cloned(),
+            entry,
+        });
+        left -= 1;
+        Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    let rows: Vec<Row> = page.into_iter().flatten().collect();
     let object = json!({
         "entries": rows.iter().map(Row::json).collect::<Vec<_>>(),
         "matching": all,
@@ -128,9 +188,19 @@ pub fn list(store: &Store, args: &EntriesArgs, voice: Voice) -> Outcome {
     });
     voice.say(&object, || {
         let mut cells = vec![
-            ["", "stands in", "score", "recency", "frequency", "semantic", "accesses", "text"]
-                .map(str::to_owned)
-                .to_vec(),
+            [
+                "",
+                "stands in",
+                "score",
+                "recency",
+                "frequency",
+                "semantic",
+                "accesses",
+                "size",
+                "text",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
         ];
         for row in &rows {
             let mut line = vec![format!("{}/{}", row.collection, render::path(&row.entry))];
@@ -145,6 +215,7 @@ pub fn list(store: &Store, args: &EntriesArgs, voice: Voice) -> Outcome {
                 None => line.extend(["log", "-", "-", "-", "-"].map(str::to_owned)),
             }
             line.push(row.entry.access_count.to_string());
+            line.push(size(row.entry.payload_len));
             line.push(render::preview(&row.entry, 40));
             cells.push(line);
         }

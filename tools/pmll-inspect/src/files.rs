@@ -28,11 +28,8 @@ pub enum Kind {
 
 /// Shows them.
 pub fn show(dir: &Path, kind: Kind, voice: Voice) -> Outcome {
-    let files = Files::open(dir)?;
-    if files.in_use() {
-        voice.note("note: another process has this store open; sealed files are shown as they are");
-    }
-    let reports = match kind {
+    let files = open(dir, voice)?;
+    let mut reports = match kind {
         Kind::Wal => files.log(),
         Kind::Arena => files.arena(),
         Kind::Archive { deep: false } => files.archive(),
@@ -40,20 +37,50 @@ pub fn show(dir: &Path, kind: Kind, voice: Voice) -> Outcome {
         Kind::Columns => files.columns(),
         Kind::Catalog => vec![files.catalog()?],
     };
-    let object: Value = reports.iter().map(report_json).collect();
+    let object = json!({
+        "in_use": files.in_use(),
+        "store_id": files.store_id(),
+        "store_id_from": store_id_from(&files),
+        "problems": problems(&reports).count(),
+        "files": reports.iter().map(report_json).collect::<Value>(),
+    });
     voice.say(&object, || text(&reports))?;
+    reports.insert(0, files.store_file());
     damage(&reports)
+}
+
+/// The files of a store, and remarks on how they can be read.
+pub fn open(dir: &Path, voice: Voice) -> Result<Files, Failure> {
+    let files = Files::open(dir)?;
+    if files.in_use() {
+        voice.note("note: another process has this store open; files are shown as they are");
+    }
+    if let Some(from) = store_id_from(&files) {
+        let problems = files.store_file().problems.join("; ");
+        voice.note(&format!("note: {problems}; the identity of the store is that of {from}"));
+    }
+    Ok(files)
+}
+
+/// The file that stands in for a damaged `store.toml`.
+pub fn store_id_from(files: &Files) -> Option<String> {
+    Some(files.store_file().facts.get("store_id_from")?.as_str()?.to_owned())
+}
+
+/// What is wrong, over all files.
+pub fn problems(reports: &[FileReport]) -> impl Iterator<Item = &String> {
+    reports.iter().flat_map(|report| &report.problems)
 }
 
 /// The failure that ends a command that showed damage.
 fn damage(reports: &[FileReport]) -> Outcome {
-    let problems: Vec<&String> = reports.iter().flat_map(|report| &report.problems).collect();
-    match problems.first() {
+    match problems(reports).next() {
         None => Ok(()),
-        Some(first) => {
-            Err(Failure::corrupt(format!("{} damaged places; the first: {first}", problems.len()))
-                .hint("`pmll verify` compares the files with each other as well"))
-        }
+        Some(first) => Err(Failure::corrupt(format!(
+            "{} damaged places; the first: {first}",
+            problems(reports).count()
+        ))
+        .hint("`pmll verify` compares the files with each other as well")),
     }
 }
 
@@ -85,15 +112,19 @@ fn text(reports: &[FileReport]) -> String {
     table(&rows)
 }
 
-/// A fact on a line; lists of objects are for `--json`.
+/// A fact on a line; long lists, and objects within objects, are for `--json`.
 fn brief(value: &Value) -> Option<String> {
+    const SHOWN_MAX: usize = 4;
     match value {
+        Value::Null => None,
         Value::String(text) => Some(one_line(text, 60)),
         Value::Array(items) if items.is_empty() => None,
-        Value::Array(items) if items.iter().any(Value::is_object) => Some(items.len().to_string()),
+        Value::Array(items) if items.len() > SHOWN_MAX => Some(items.len().to_string()),
+        Value::Array(items) => Some(items.iter().filter_map(brief).collect::<Vec<_>>().join(" ")),
         Value::Object(fields) => {
-            let fields: Vec<String> = fields.iter().map(|(k, v)| format!("{k} {v}")).collect();
-            Some(format!("({})", fields.join(", ")))
+            let field =
+                |(name, value): (&String, &Value)| Some(format!("{name} {}", brief(value)?));
+            Some(format!("({})", fields.iter().filter_map(field).collect::<Vec<_>>().join(", ")))
         }
         other => Some(other.to_string()),
     }

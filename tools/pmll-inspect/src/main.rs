@@ -1,7 +1,8 @@
 //! `pmll-inspect`: a look into a store, without touching it.
 //!
 //! `overview`, `entries` and `entry` open the store read-only; the others read its files one by one,
-//! so that they show a store that does not open, and most of one that another process has open.
+//! so that they show a store that does not open, and most of one that another process has open. The
+//! identity that the files of a store share is read from any of them when `store.toml` is damaged.
 //! It writes nothing anywhere.
 
 mod entries;
@@ -22,7 +23,8 @@ Examples:
   pmll-inspect memory entries --sort -score --where 'tier=L2' --limit 20
   pmll-inspect memory entry notes n1
   pmll-inspect memory archive --deep
-  pmll-inspect memory wal --json | jq '.[-1].facts'
+  pmll-inspect memory entries --sort -size --limit 5
+  pmll-inspect memory wal --json | jq '.files[-1].facts'
 
 Exit codes are those of pmll: 0 done, 1 no such store or entry, 2 wrong command line, 3 invalid value,
 4 in use (only where the files alone do not say), 5 damaged, 6 the operating system refused, 7 another
@@ -46,7 +48,7 @@ struct Cli {
 enum View {
     /// Tiers, fidelity, scores (what is shown without a command)
     Overview,
-    /// Archived entries with their scores
+    /// Entries with their scores
     Entries(entries::EntriesArgs),
     /// One entry: what it is, and why it stands where it stands
     Entry(entries::EntryArgs),

@@ -4,103 +4,176 @@
 
 use std::path::Path;
 
-use pmll::inspect::{Files, Scored, scores};
-use pmll::{ErrorKind, Standing, Stats};
-use pmll_cli::output::{Outcome, Voice, size, table};
+use pmll::inspect::{FileReport, Scored, scores};
+use pmll::{Standing, Stats};
+use pmll_cli::output::{Outcome, Voice, one_line, size, table};
+use pmll_cli::render;
 use serde_json::{Value, json};
+
+use crate::files::{problems, store_id_from};
 
 /// Bars of the histogram: a tenth of the scores' range each.
 const BINS: usize = 10;
 const BAR_WIDTH: usize = 40;
+/// Damaged places that are shown of each kind of file.
+const PROBLEMS_SHOWN: usize = 5;
 
 /// Shows it.
 pub fn run(dir: &Path, voice: Voice) -> Outcome {
     let options = pmll::Options { read_only: true, background: false, ..Default::default() };
     let store = match pmll::Store::builder(dir).options(options).open() {
         Ok(store) => store,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(error.into()),
         Err(error) => return by_files(dir, &error, voice),
     };
-    let (stats, scored) = (store.stats()?, scores(&store)?);
+    let (stats, scored) = match (store.stats(), scores(&store)) {
+        (Ok(stats), Ok(scored)) => (stats, scored),
+        // It opens, and a part that is read only now is damaged.
+        (Err(error), _) | (_, Err(error)) => {
+            store.close()?;
+            return by_files(dir, &error, voice);
+        }
+    };
     let bins = histogram(&scored);
     let object = json!({
         "in_use": false,
         "budget_bytes": stats.budget_bytes,
         "counted_bytes": stats.counted_bytes,
         "entries": stats.entries,
-        "tiers": tiers_json(&stats, &scored),
+        "entries_not_archived": stats.entries_not_archived,
+        "tiers": stats.tiers.iter().map(render::tier).collect::<Vec<_>>(),
+        "cold_score_mass": stats.cold_score_mass,
         "scores": bins,
         "disk_bytes": stats.disk.total,
         "warnings": stats.warnings,
     });
-    voice.say(&object, || text(&stats, &scored, &bins))
+    voice.say(&object, || text(&stats, &bins))
+}
+
+/// The files of a kind, and what they hold together.
+struct Kind {
+    name: &'static str,
+    reports: Vec<FileReport>,
+}
+
+impl Kind {
+    /// Those that are files: the log has a row about all of them as well.
+    fn files(&self) -> impl Iterator<Item = &FileReport> {
+        self.reports.iter().filter(|report| report.file != "wal")
+    }
+
+    fn bytes(&self) -> u64 {
+        self.files().map(|report| report.bytes).sum()
+    }
+
+    fn sum(&self, fact: &str) -> u64 {
+        self.files().filter_map(|report| report.facts.get(fact)?.as_u64()).sum()
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "kind": self.name,
+            "files": self.files().count(),
+            "bytes": self.bytes(),
+            "rows": self.sum("rows"),
+            "gone_meanwhile": self.files().filter(|report| report.is_gone()).count(),
+            "problems": problems(&self.reports).collect::<Vec<_>>(),
+        })
+    }
 }
 
 /// What the files alone say.
 fn by_files(dir: &Path, error: &pmll::Error, voice: Voice) -> Outcome {
-    let files = Files::open(dir)?;
-    let kinds = [("log", files.log()), ("archive", files.archive()), ("arena", files.arena())];
-    let sum = |reports: &[pmll::inspect::FileReport], fact: &str| -> u64 {
-        reports.iter().filter_map(|report| report.facts.get(fact)?.as_u64()).sum()
-    };
+    let files = crate::files::open(dir, voice)?;
+    let kind = |name, reports| Kind { name, reports };
+    let mut kinds = vec![
+        kind("log", files.log()),
+        kind("archive", files.archive()),
+        kind("arena", files.arena()),
+        kind("columns", files.columns()),
+    ];
+    if !files.in_use() {
+        kinds.push(kind("index", vec![files.catalog()?]));
+    }
+    let tiers = tiers_by_files(&kinds);
     let object = json!({
         "in_use": files.in_use(),
         "opens": error.to_string(),
-        "files": kinds
-            .iter()
-            .map(|(kind, reports)| {
-                json!({
-                    "kind": kind,
-                    "files": reports.len(),
-                    "bytes": reports.iter().map(|r| r.bytes).max().unwrap_or(0).max(
-                        reports.iter().filter(|r| r.file.contains('/')).map(|r| r.bytes).sum()),
-                    "rows": sum(reports, "rows"),
-                    "problems": reports.iter().flat_map(|r| &r.problems).collect::<Vec<_>>(),
-                })
-            })
-            .collect::<Vec<Value>>(),
+        "store_id": files.store_id(),
+        "store_id_from": store_id_from(&files),
+        "tiers": tiers,
+        "files": kinds.iter().map(Kind::json).collect::<Vec<Value>>(),
     });
     voice.say(&object, || {
-        let mut rows = Vec::new();
-        for (kind, reports) in &kinds {
-            let files: Vec<_> = reports.iter().filter(|r| r.file.contains('/')).collect();
-            let bytes = files.iter().map(|r| r.bytes).sum();
-            let problems = reports.iter().map(|r| r.problems.len()).sum::<usize>();
-            rows.push(vec![
-                (*kind).to_owned(),
-                format!("{} files", files.len()),
-                size(bytes),
-                format!("{} rows", sum(reports, "rows")),
-                if problems > 0 { format!("{problems} DAMAGED places") } else { String::new() },
+        let mut levels = Vec::new();
+        for tier in &tiers {
+            let number = |name: &str| tier[name].as_u64().unwrap_or(0);
+            levels.push(vec![
+                tier["tier"].as_str().unwrap_or_default().to_owned(),
+                format!("{} {}", number("rows"), tier["of"].as_str().unwrap_or_default()),
+                size(number("bytes")),
             ]);
+        }
+        let mut rows = Vec::new();
+        for kind in &kinds {
+            let damaged = problems(&kind.reports).count();
+            rows.push(vec![
+                kind.name.to_owned(),
+                format!("{} files", kind.files().count()),
+                size(kind.bytes()),
+                if damaged > 0 { format!("{damaged} DAMAGED places") } else { String::new() },
+            ]);
+            for problem in problems(&kind.reports).take(PROBLEMS_SHOWN) {
+                rows.push(vec![String::new(), one_line(problem, 200)]);
+            }
         }
         let why = match files.in_use() {
             true => "another process has this store open: log, archive and arena by their files",
-            false => "this store does not open: log, archive and arena by their files",
+            false => "this store cannot be read as a whole: what its files say",
         };
-        format!("{why}\n({error})\n\n{}", table(&rows))
+        format!("{why}\n({error})\n\n{}\n{}", table(&levels), table(&rows))
     })
 }
 
-fn count(scored: &[Scored], standing: Standing) -> usize {
-    scored.iter().filter(|s| s.standing == standing).count()
-}
-
-fn tiers_json(stats: &Stats, scored: &[Scored]) -> Vec<Value> {
-    let tier = |tier: &pmll::TierStats| {
-        json!({
-            "tier": tier.tier.to_string(),
-            "entries": tier.entries,
-            "bytes": tier.bytes,
-            "fidelity": tier.fidelity,
-        })
+/// What the files hold of each tier. Rows of older versions are among them where only the index knows.
+fn tiers_by_files(kinds: &[Kind]) -> Vec<Value> {
+    let find = |name: &str| kinds.iter().find(|kind| kind.name == name);
+    let all = |name: &str| find(name).into_iter().flat_map(|kind| &kind.reports);
+    let number = |report: &FileReport, fact: &str| report.facts.get(fact).and_then(Value::as_u64);
+    let puts_of = |facts: &Value| facts["by_kind"]["put"].as_u64().unwrap_or(0);
+    let replayed = all("log").find(|report| report.file == "wal");
+    let (puts, bytes) = match replayed.filter(|replayed| replayed.problems.is_empty()) {
+        Some(it) => (puts_of(&json!(it.facts)), number(it, "operation_bytes").unwrap_or(0)),
+        // A log that an open would refuse: every put that can be decoded, archived or not.
+        None => {
+            let files = || find("log").into_iter().flat_map(Kind::files);
+            let facts = files().map(|report| json!(report.facts));
+            let puts = facts.map(|facts| puts_of(&facts) + puts_of(&facts["behind_damage"])).sum();
+            (puts, files().filter_map(|report| number(report, "used_bytes")).sum())
+        }
     };
-    let mut tiers: Vec<Value> = stats.tiers.iter().map(tier).collect();
-    if let Some(warm) = tiers.get_mut(1) {
-        warm["entries_int8"] = json!(count(scored, Standing::Warm8));
-        warm["entries_int4"] = json!(count(scored, Standing::Warm4));
-    }
-    tiers
+    let hot = all("columns").filter(|report| report.facts.get("kind") == Some(&json!("hot")));
+    let hot: u64 = hot.filter_map(|report| number(report, "rows")).sum();
+    let width = |bits: u64| -> u64 {
+        let blocks = all("arena").filter(|report| number(report, "bits") == Some(bits));
+        blocks.filter_map(|report| number(report, "rows")).sum()
+    };
+    let of = |name: &str| find(name).map_or((0, 0), |kind| (kind.sum("rows"), kind.bytes()));
+    let (warm, archive) = (of("arena"), of("archive"));
+    let dead = find("archive").map_or(0, |kind| kind.sum("dead"));
+    vec![
+        json!({
+            "tier": "L0", "rows": puts + hot, "bytes": bytes, "in_log": puts, "hot": hot,
+            "of": "entries in the log, or meant to be in memory",
+        }),
+        json!({
+            "tier": "L1", "rows": warm.0, "bytes": warm.1, "int8": width(8), "int4": width(4),
+            "of": "rows of codes",
+        }),
+        json!({
+            "tier": "L2", "rows": archive.0, "bytes": archive.1, "dead": dead,
+            "of": "archived rows, those of all levels",
+        }),
+    ]
 }
 
 /// Entries by tenths of [0, 1]: from, to, and how many of each level.
@@ -124,21 +197,15 @@ fn histogram(scored: &[Scored]) -> Vec<Value> {
     bins.iter().enumerate().map(bin).collect()
 }
 
-fn text(stats: &Stats, scored: &[Scored], bins: &[Value]) -> String {
+fn text(stats: &Stats, bins: &[Value]) -> String {
     let mut rows = vec![["", "entries", "bytes", "bits", "fidelity"].map(str::to_owned).to_vec()];
     for tier in &stats.tiers {
-        let (eight, four) = (count(scored, Standing::Warm8), count(scored, Standing::Warm4));
-        let bits = match tier.tier {
-            pmll::Tier::Warm => format!("8 ({eight}), 4 ({four})"),
-            _ => "exact".to_owned(),
-        };
-        let fidelity = tier.fidelity.map_or("-".to_owned(), |f| format!("{f:.4}"));
         rows.push(vec![
             tier.tier.to_string(),
             tier.entries.to_string(),
             size(tier.bytes),
-            bits,
-            fidelity,
+            render::bits_text(tier),
+            render::fidelity_text(tier.fidelity),
         ]);
     }
     let mut text = format!(

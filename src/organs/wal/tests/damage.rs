@@ -42,6 +42,60 @@ fn batch_starts() -> [u64; 3] {
     })
 }
 
+/// Where a look finds damage, what it means, and how many operations it finds in all.
+fn look_at(disk: &SimDisk, applied: u64) -> (Vec<(u64, look::Meaning)>, u64, look::Look) {
+    let (file, found) = look::look(disk, Lsn(applied)).unwrap().remove(0);
+    assert_eq!(file, FILE);
+    let found = found.unwrap();
+    let wounds = found.wounds.iter().map(|w| (w.offset, w.meaning)).collect();
+    (wounds, found.whole.count() + found.behind.count() + found.loose, found)
+}
+
+#[test]
+fn a_look_goes_on_behind_damage_and_says_of_it_what_a_replay_does() {
+    let [second, _, end] = batch_starts();
+    for ending in [Ending::Bare, Ending::Marked, Ending::Closed, Ending::Sealed] {
+        let (disk, written) = three_batches(ending);
+        let (wounds, ops, whole) = look_at(&disk, 0);
+        assert_eq!(
+            (wounds.len(), ops, whole.whole.batches, whole.loose),
+            (0, 7, 3, 0),
+            "{ending:?}"
+        );
+        assert_eq!(whole.whole.lsns, Some((Lsn(1), Lsn(7))));
+        assert_eq!(whole.whole.ops, [("delete", 1), ("put", 6)].into());
+        assert_eq!(whole.used_bytes, written, "{ending:?}");
+        for at in 64..end {
+            let image = disk.fork_now();
+            image.flip_bit(FILE, at, (at % 8) as u8).unwrap();
+            let context = format!("{ending:?} byte {at}");
+            let (wounds, ops, found) = look_at(&image, 0);
+            let (place, meaning) = wounds[0];
+            assert!(place <= at && wounds.len() == 1, "{context}: {wounds:?}");
+            assert!((6..=7).contains(&ops), "{context}: {ops} operations");
+            match read(&image, 0) {
+                Ok((scan, _)) => {
+                    let torn = scan.torn.unwrap();
+                    assert!(torn.offset <= place && torn.ambiguous, "{context}");
+                    assert_eq!(meaning, look::Meaning::TornOrRotten, "{context}");
+                }
+                Err(_) => assert_eq!(meaning, look::Meaning::Rotten, "{context}"),
+            }
+            if at < second {
+                assert_eq!(found.behind.lsns.unwrap().1, Lsn(7), "{context}");
+            }
+            // With everything applied, only a batch that nobody knows may have been there.
+            let (scan, _) = read(&image, 7).unwrap();
+            let meaning = match scan.torn.map(|torn| torn.ambiguous) {
+                None => look::Meaning::Archived,
+                Some(true) => look::Meaning::TornOrRotten,
+                Some(false) => look::Meaning::Torn,
+            };
+            assert_eq!(look_at(&image, 7).0[0].1, meaning, "{context}");
+        }
+    }
+}
+
 #[test]
 fn every_flipped_bit_gives_a_prefix_or_a_refusal() {
     let [second, third, end] = batch_starts();

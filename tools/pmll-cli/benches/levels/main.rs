@@ -1,14 +1,16 @@
 //! What three levels under a budget come to, on real data.
 //!
-//! `cargo bench -p pmll-cli --bench levels [-- curve|passkey|overcommit|equal|times]`; without a word
+//! `cargo bench -p pmll-cli --bench levels [-- curve|passkey|overcommit|equal|locomo|times]`; without a word
 //! all of them. Data is found through `PMLL_DATA`, default `../shared/data`; without it a line is
 //! printed and nothing run. Every part checks its answers before it prints a number.
 //!
 //! Nothing here is timed against anybody: speed has benches of its own.
 
 mod curve;
+mod locomo;
 mod memory;
 mod passkey;
+mod times;
 
 use std::path::{Path, PathBuf};
 
@@ -42,6 +44,12 @@ fn main() -> Outcome<()> {
     }
     if wants("overcommit") {
         memory::overcommit()?;
+    }
+    if wants("locomo") {
+        locomo::run(&data)?;
+    }
+    if wants("times") {
+        times::run(&data)?;
     }
     Ok(())
 }
@@ -117,9 +125,36 @@ fn half() -> CollectionSpec {
     CollectionSpec::new().element(Element::F16)
 }
 
-/// Highest resident set of this process so far, in KiB.
+/// Highest resident set of this process so far, or since it was last forgotten, in KiB.
 fn peak_kib() -> u64 {
+    status_kib("VmHWM:")
+}
+
+/// Resident set of this process, in KiB.
+fn resident_kib() -> u64 {
+    status_kib("VmRSS:")
+}
+
+/// Starts the highest resident set anew. Where that is not possible it stays as it is.
+fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+fn status_kib(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+/// Share of the true best ten that was found, over as many queries as were asked.
+fn overlap(found: &[Vec<i64>], truth: &[Vec<i64>]) -> f64 {
+    let hits: usize = found
+        .iter()
+        .zip(truth)
+        .map(|(found, truth)| {
+            let best = truth.get(..10).unwrap_or_default();
+            found.iter().filter(|row| best.contains(row)).count()
+        })
+        .sum();
+    hits as f64 / (found.len() * 10) as f64
 }

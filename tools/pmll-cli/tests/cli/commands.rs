@@ -1,6 +1,6 @@
 //! Each command does what its help says.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{Place, Run, npy};
 
@@ -222,8 +222,32 @@ fn upkeep_reports_what_it_did() {
     let stats = place.json(&["stats", "store"]);
     assert_eq!(stats["entries"], report["entries"]);
     assert!(stats["disk_bytes"]["total"].as_u64().unwrap() > 0);
+    assert_eq!(stats["tiers"][0]["fidelity"], Value::Null, "lines of text have no vector");
+    assert_eq!(stats["tiers"][1]["bits"]["int8"], json!({"entries": 0, "fidelity": null}));
+    assert_eq!(stats["cold_score_mass"], 0.0);
+    let text = place.ok(&["stats", "store"]);
+    assert!(text.stdout.contains("reserve"), "{}", text.stdout);
     let doctor = place.json(&["doctor", "store"]);
     assert_eq!(doctor["ok"], true);
+}
+
+#[test]
+fn what_is_only_in_the_log_is_archived_to_say_why() {
+    let place = Place::new();
+    place.ok(&["put", "store", "c", "k", "--text", "just written"]);
+    let plan = place.json(&["compress", "store", "--plan"]);
+    assert_eq!((&plan["not_archived"], &plan["plan"]), (&json!(1), &json!(true)));
+    let text = place.ok(&["compress", "store", "--plan"]).stdout;
+    assert!(text.contains("1 entries are not archived yet"), "{text}");
+    let why = place.json(&["why", "store", "c", "k"]);
+    assert_eq!((&why["archived"], &why["rank"], &why["of"]), (&json!(true), &json!(1), &json!(1)));
+    assert_eq!((&why["checkpointed"], &why["not_archived"]), (&json!(true), &json!(0)));
+    assert!(why["score"]["total"].is_number() && why["tau"].is_number(), "{why}");
+    assert_eq!(place.json(&["stats", "store"])["entries_not_archived"], 0);
+    // From then on it is a read like any other.
+    let before = place.files();
+    assert_eq!(place.json(&["why", "store", "c", "k"])["checkpointed"], false);
+    assert!(before == place.files());
 }
 
 #[test]
