@@ -58,31 +58,35 @@ impl StoreFile {
 /// held as long as the returned file lives; it is absent only for a read-only open of a store
 /// that has no lock file.
 pub fn enter(disk: &dyn Disk, options: &Options) -> Result<(StoreId, Lock)> {
-    let names = disk.list("").map_err(|e| Error::io("list the store's directory", e))?;
-    let is_store = names.iter().any(|n| n == STORE_FILE);
-    if !is_store {
-        check_empty(disk, &names)?;
-        if options.read_only || !options.create {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                "there is no store here (no store.toml); open it with create to make one",
-            ));
-        }
-    } else {
-        // Before anything is touched: a format we do not know is left byte for byte as it is.
-        read_store_file(disk)?;
-    }
+    // Before anything is touched: a format we do not know is left byte for byte as it is.
+    look(disk, options)?;
     let lock = lock(disk, options.read_only)?;
-    if is_store {
-        let id = read_store_file(disk)?;
-        if !options.read_only {
-            for folder in FOLDERS {
-                disk.create_dir(folder).map_err(|e| Error::io(format!("create {folder}"), e))?;
-            }
+    // Again: whoever had the lock between the two may have made the store.
+    let Some(id) = look(disk, options)? else {
+        return Ok((create(disk)?, lock));
+    };
+    if !options.read_only {
+        for folder in FOLDERS {
+            disk.create_dir(folder).map_err(|e| Error::io(format!("create {folder}"), e))?;
         }
-        return Ok((id, lock));
     }
-    Ok((create(disk)?, lock))
+    Ok((id, lock))
+}
+
+/// The id of the store that is here; `None` where there is none and one may be made.
+fn look(disk: &dyn Disk, options: &Options) -> Result<Option<StoreId>> {
+    let names = disk.list("").map_err(|e| Error::io("list the store's directory", e))?;
+    if names.iter().any(|n| n == STORE_FILE) {
+        return read_store_file(disk).map(Some);
+    }
+    check_empty(disk, &names)?;
+    if options.read_only || !options.create {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            "there is no store here (no store.toml); open it with create to make one",
+        ));
+    }
+    Ok(None)
 }
 
 /// The id of the store on a disk, without entering it. `NotFound` when there is none.

@@ -11,6 +11,7 @@ mod full;
 mod input;
 mod levels;
 mod model;
+mod owners;
 mod rebuild;
 mod support;
 mod tidy;
