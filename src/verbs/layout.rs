@@ -99,10 +99,11 @@ pub fn identity(disk: &dyn Disk) -> Result<StoreId> {
     read_store_file(disk)
 }
 
-/// Whether somebody holds the lock. Takes it for a moment to find out.
+/// Whether an owner that writes holds the lock. Takes it, shared, for a moment to find out: two that
+/// ask at once, or beside readers, are not in each other's way.
 pub fn in_use(disk: &dyn Disk) -> Result<bool> {
     match disk.open(LOCK_FILE, OpenMode::Read) {
-        Ok(file) => Ok(!disk.try_lock(&file).map_err(|e| Error::io("lock LOCK", e))?),
+        Ok(file) => Ok(!disk.try_lock_shared(&file).map_err(|e| Error::io("lock LOCK", e))?),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(Error::io("open LOCK", e)),
     }
@@ -141,7 +142,14 @@ fn lock(disk: &dyn Disk, read_only: bool) -> Result<Lock> {
         }
         Err(e) => return Err(Error::io("open LOCK", e)),
     };
-    if !disk.try_lock(&file).map_err(|e| Error::io("lock LOCK", e))? {
+    // Readers share the lock; whoever writes has it alone.
+    let taken = if read_only { disk.try_lock_shared(&file) } else { disk.try_lock(&file) };
+    if !taken.map_err(|e| Error::io("lock LOCK", e))? {
+        if disk.try_lock_shared(&file).is_ok_and(|shared| shared) {
+            // The hint in the file is about whoever wrote last, not about them.
+            let message = "this store is open for reading elsewhere; close it there first";
+            return Err(Error::new(ErrorKind::Locked, message));
+        }
         let mut hint = [0; 20];
         let read = file.read_at(&mut hint, 0).unwrap_or(0);
         let pid = std::str::from_utf8(hint.get(..read).unwrap_or_default()).unwrap_or("").trim();

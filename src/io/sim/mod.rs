@@ -21,14 +21,14 @@
 //! It never models damage to bytes a write did not touch, a rename that is half there, or a folder
 //! that loses names it had synced.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::lock::{Hold, Lock};
 use super::{Disk, File, OpenMode, name};
 
 mod content;
@@ -80,7 +80,7 @@ struct Shell {
     killed: bool,
     log: Option<Log>,
     handles: BTreeMap<u64, u32>,
-    locks: BTreeSet<u64>,
+    locks: BTreeMap<u64, Lock>,
     origin: Option<Origin>,
 }
 
@@ -107,7 +107,7 @@ impl SimDisk {
             killed: false,
             log: None,
             handles: BTreeMap::new(),
-            locks: BTreeSet::new(),
+            locks: BTreeMap::new(),
             origin,
         };
         SimDisk { shell: Arc::new(Mutex::new(shell)) }
@@ -241,6 +241,10 @@ impl Shell {
         answer
     }
 
+    fn exchange(&mut self, inode: u64, held: &mut Hold, wanted: Hold) -> bool {
+        self.locks.entry(inode).or_default().exchange(held, wanted)
+    }
+
     fn used_bytes(&self) -> u64 {
         self.state.used_bytes(|inode| self.handles.contains_key(&inode))
     }
@@ -302,7 +306,7 @@ impl Disk for SimDisk {
             disk: self.clone(),
             inode,
             writable: mode != OpenMode::Read,
-            holds_lock: AtomicBool::new(false),
+            hold: Mutex::default(),
         }))
     }
 
@@ -385,7 +389,7 @@ struct SimFile {
     disk: SimDisk,
     inode: u64,
     writable: bool,
-    holds_lock: AtomicBool,
+    hold: Mutex<Hold>,
 }
 
 impl SimFile {
@@ -394,6 +398,14 @@ impl SimFile {
             return Ok(());
         }
         Err(io::Error::new(io::ErrorKind::PermissionDenied, "the file was opened to read"))
+    }
+}
+
+impl SimFile {
+    fn exchange(&self, wanted: Hold) -> io::Result<bool> {
+        let mut shell = self.disk.shell.lock();
+        shell.check_alive()?;
+        Ok(shell.exchange(self.inode, &mut self.hold.lock(), wanted))
     }
 }
 
@@ -474,28 +486,24 @@ impl File for SimFile {
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        let mut shell = self.disk.shell.lock();
-        shell.check_alive()?;
-        if self.holds_lock.load(Ordering::Acquire) {
-            return Ok(true);
-        }
-        let taken = shell.locks.insert(self.inode);
-        self.holds_lock.store(taken, Ordering::Release);
-        Ok(taken)
+        self.exchange(Hold::Exclusive)
+    }
+
+    fn try_lock_shared(&self) -> io::Result<bool> {
+        self.exchange(Hold::Shared)
     }
 }
 
 impl Drop for SimFile {
     fn drop(&mut self) {
         let mut shell = self.disk.shell.lock();
-        if self.holds_lock.load(Ordering::Acquire) {
-            shell.locks.remove(&self.inode);
-        }
-        let Shell { state, handles, .. } = &mut *shell;
+        shell.exchange(self.inode, self.hold.get_mut(), Hold::None);
+        let Shell { state, handles, locks, .. } = &mut *shell;
         if let Some(count) = handles.get_mut(&self.inode) {
             *count -= 1;
             if *count == 0 {
                 handles.remove(&self.inode);
+                locks.remove(&self.inode);
                 // Nearly always the name is still there, and there is nothing to collect.
                 if !state.live.values().any(|node| *node == Node::File(self.inode)) {
                     state.collect(|inode| handles.contains_key(&inode));

@@ -23,7 +23,15 @@ impl HookDisk {
         below: impl Disk + 'static,
         hook: impl Fn(&str, &str) -> io::Result<()> + Send + Sync + 'static,
     ) -> HookDisk {
-        HookDisk { below: Arc::new(below), hook: Arc::new(hook) }
+        HookDisk::over(Arc::new(below), hook)
+    }
+
+    /// The same over a disk of any kind.
+    pub(crate) fn over(
+        below: Arc<dyn Disk>,
+        hook: impl Fn(&str, &str) -> io::Result<()> + Send + Sync + 'static,
+    ) -> HookDisk {
+        HookDisk { below, hook: Arc::new(hook) }
     }
 }
 
@@ -108,5 +116,10 @@ impl File for HookFile {
     fn try_lock(&self) -> io::Result<bool> {
         (self.hook)("lock", &self.name)?;
         self.below.try_lock()
+    }
+
+    fn try_lock_shared(&self) -> io::Result<bool> {
+        (self.hook)("lock", &self.name)?;
+        self.below.try_lock_shared()
     }
 }
