@@ -72,6 +72,15 @@ fn numbers(found: Result<Vec<u64>>, folder: &str) -> Result<Vec<u64>, Vec<FileRe
     })
 }
 
+/// Leaves out files that could not be read because their owner has removed them since they were listed.
+fn lasting(disk: &dyn Disk, reports: impl Iterator<Item = FileReport>) -> Vec<FileReport> {
+    let is_gone = |file: &str| {
+        let opened = disk.open(file, OpenMode::Read);
+        opened.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    reports.filter(|report| report.problems.is_empty() || !is_gone(&report.file)).collect()
+}
+
 /// The archive: a row per segment. `deep` reads every byte.
 pub fn archive(disk: &dyn Disk, store_id: [u8; 16], deep: bool) -> Vec<FileReport> {
     let numbers = match numbers(archive::list(disk), archive::FOLDER) {
@@ -123,7 +132,7 @@ pub fn archive(disk: &dyn Disk, store_id: [u8; 16], deep: bool) -> Vec<FileRepor
         }
         report
     };
-    numbers.into_iter().map(report).collect()
+    lasting(disk, numbers.into_iter().map(report))
 }
 
 /// The arena: a row per block, its codes checked.
@@ -153,7 +162,7 @@ pub fn arena(disk: &dyn Disk, store_id: [u8; 16]) -> Vec<FileReport> {
         }
         report
     };
-    numbers.into_iter().map(report).collect()
+    lasting(disk, numbers.into_iter().map(report))
 }
 
 /// The columns: a row per file, every block read, and one for the set of hot ids.
@@ -196,11 +205,41 @@ pub fn columns(disk: &dyn Disk, store_id: [u8; 16]) -> Vec<FileReport> {
         }
         reports.push(report);
     }
-    reports
+    lasting(disk, reports.into_iter())
 }
 
 /// The log: a row per segment file, and one for what a replay finds.
+///
+/// A writer may be at work on it. What is half there is taken for damage by whoever reads it in that
+/// moment; but damage stays where it is and a writer goes on, so only what two readings in a row
+/// find alike is told.
 pub fn log(disk: &dyn Disk, store_id: [u8; 16]) -> Vec<FileReport> {
+    let mut reports = read_log(disk, store_id);
+    for _ in 0..LOG_READINGS_MAX {
+        let is_whole = |r: &FileReport| r.problems.is_empty() && !r.facts.contains_key(TORN);
+        if reports.iter().all(is_whole) {
+            break;
+        }
+        let again = read_log(disk, store_id);
+        let told = |reports: &[FileReport]| -> Vec<_> {
+            let told = reports.iter().map(|r| (r.problems.clone(), r.facts.get(TORN).cloned()));
+            told.collect()
+        };
+        let same = told(&reports) == told(&again);
+        reports = again;
+        if same {
+            break;
+        }
+    }
+    reports
+}
+
+/// Readings of a log that looks damaged and is another one every time.
+const LOG_READINGS_MAX: usize = 20;
+/// The fact about a batch that was cut short.
+const TORN: &str = "torn";
+
+fn read_log(disk: &dyn Disk, store_id: [u8; 16]) -> Vec<FileReport> {
     let names = match disk.list(wal::FOLDER) {
         Ok(names) => names,
         Err(error) => {
@@ -239,7 +278,7 @@ pub fn log(disk: &dyn Disk, store_id: [u8; 16]) -> Vec<FileReport> {
             replayed.fact("operation_bytes", scan.bytes);
             if let Some(torn) = scan.torn {
                 replayed.fact(
-                    "torn",
+                    TORN,
                     json!({"file": torn.file, "offset": torn.offset, "bytes": torn.bytes}),
                 );
             }
