@@ -10,6 +10,7 @@ mod format;
 mod full;
 mod input;
 mod levels;
+mod mishaps;
 mod model;
 mod owners;
 mod rebuild;
