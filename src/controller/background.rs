@@ -27,12 +27,15 @@ pub struct Wishes {
     pub refill: bool,
     /// Save the columns.
     pub columns: bool,
+    /// Make the index anew.
+    pub heal: bool,
     stop: bool,
 }
 
 impl Wishes {
     fn any(&self) -> bool {
-        self.drain || self.checkpoint || self.compress || self.refill || self.columns
+        let work = self.drain || self.checkpoint || self.compress;
+        work || self.refill || self.columns || self.heal
     }
 }
 
@@ -115,6 +118,9 @@ fn run(engine: &Engine) {
             std::mem::replace(&mut *wishes, Wishes { stop, ..Wishes::default() })
         };
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            if wishes.heal {
+                engine.heal();
+            }
             if wishes.drain {
                 engine.drain();
             }

@@ -58,6 +58,8 @@ pub struct Engine {
     pub(crate) catalog: Mutex<Option<Catalog>>,
     /// Answers the readers while the catalog cannot be opened for writing.
     pub(crate) stand_in: Mutex<Option<Catalog>>,
+    /// Superseded segments whose files could not be removed so far.
+    pub(crate) leftovers: Mutex<Vec<u64>>,
     pub(crate) columns: Columns,
     /// The last moves between levels.
     pub(crate) moved: Mutex<Moves>,
@@ -114,18 +116,21 @@ impl Engine {
             check_budget(bytes)?;
         }
         let (store_id, lock) = layout::enter(&*disk, &options)?;
-        // The log is replayed under the budget the caller gave, or the smallest: what a larger
-        // budget allows is known only after its setting was read.
-        let assumed = options.budget_bytes.unwrap_or(limits::BUDGET_BYTES_MIN * 8);
-        let Recovered { mut view, catalog, scan, mut warnings } = recovery::recover(
-            &disk,
-            store_id,
-            options.read_only,
-            catalog_cache_bytes(assumed),
-            assumed / 8,
-        )?;
-        let set = view.settings.get(BUDGET_SETTING).and_then(serde_json::Value::as_u64);
-        let budget = options.budget_bytes.or(set).unwrap_or_else(default_budget_bytes);
+        let (given, otherwise) = (options.budget_bytes, default_budget_bytes());
+        let budget_by = |view: Option<&View>| {
+            let set = || view?.settings.get(BUDGET_SETTING)?.as_u64();
+            given.or_else(set).unwrap_or(otherwise)
+        };
+        let shares = recovery::Shares {
+            budget: &budget_by,
+            cache_bytes: catalog_cache_bytes,
+            freeze_bytes: |budget| budget / 8,
+        };
+        let recovered = recovery::recover(&disk, store_id, options.read_only, &shares)?;
+        let Recovered { mut view, catalog, is_stand_in, leftovers, scan, mut warnings } = recovered;
+        let budget = budget_by(Some(&view));
+        let (catalog, stand_in) =
+            if is_stand_in { (None, Some(catalog)) } else { (Some(catalog), None) };
         let uptime = view.cold.catalog.meta(meta::UPTIME_MS)?.unwrap_or(0);
         let opened_at = clock.elapsed();
         let moved = Mutex::new(Moves::load(&*disk, store_id));
@@ -162,8 +167,9 @@ impl Engine {
             queue: Mutex::default(),
             progress: Condvar::new(),
             counters: Arc::default(),
-            catalog: Mutex::new(Some(catalog)),
-            stand_in: Mutex::new(None),
+            catalog: Mutex::new(catalog),
+            stand_in: Mutex::new(stand_in),
+            leftovers: Mutex::new(leftovers),
             columns,
             moved,
             masks: Masks::default(),
@@ -212,6 +218,7 @@ impl Engine {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the store is closed"));
         }
+        self.heal_if_rotten();
         Ok(())
     }
 
@@ -424,14 +431,16 @@ fn open_levels(
                 }
             }
             // Its entries answer from the archive; the next pass packs them again. That holds for a
-            // layout of another build as well: whether the store is for this one, store.toml says.
-            Err(error) if [ErrorKind::Corrupt, ErrorKind::Version].contains(&error.kind()) => {
+            // bad sector, and for a layout of another build as well: whether the store is for this
+            // one, store.toml says.
+            Err(error) => {
                 warnings.push(format!("left out of Level 1: {error}"));
-                if !options.read_only {
-                    arena::remove(disk, *number)?;
+                if !options.read_only
+                    && let Err(error) = arena::remove(disk, *number)
+                {
+                    warnings.push(format!("and still there: {error}"));
                 }
             }
-            Err(error) => return Err(error),
         }
     }
     if !options.read_only {

@@ -14,13 +14,14 @@ use std::sync::atomic::Ordering;
 use crate::controller::commit::Request;
 use crate::controller::engine::Engine;
 use crate::controller::stage::Step;
-use crate::organs::{columns, reserve};
+use crate::organs::catalog::Catalog;
+use crate::organs::{archive, columns, reserve};
 use crate::tiers::View;
 use crate::tiers::cold::{Cold, ColdSegment};
 use crate::tiers::hot::MemTable;
 use crate::tiers::mover::{self, Ground, Moved, meta};
 use crate::verbs::recovery::{self, Shelves};
-use crate::verbs::vacuum::{self, VacuumReport};
+use crate::verbs::vacuum::{self, Damaged, Ran, VacuumReport};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::Lsn;
 use crate::words::options::Durability;
@@ -225,23 +226,27 @@ impl Engine {
 
     /// redb answers nothing any more after a failed call. Opening the catalog again brings reads
     /// back and lets the next checkpoint try. What became of the transaction that failed, and of the
-    /// segment it was to list, is found out as at every open.
+    /// segment it was to list, is found out as at every open. One that failed because it is damaged
+    /// is made anew from the archive.
     ///
     /// While the disk does not let it be opened for writing, a stand-in that never writes answers
     /// the readers. The caller holds `maintenance`.
     fn revive_catalog(&self) -> Result<()> {
         let mut slot = self.catalog.lock();
-        let whole = slot.as_ref().is_some_and(|catalog| catalog.failure().is_none());
+        let failure = slot.as_ref().and_then(Catalog::failure);
+        let whole = slot.is_some() && failure.is_none();
         if whole || self.closed.load(Ordering::Acquire) {
             return Ok(());
         }
+        let rotten = slot.as_ref().and_then(Catalog::rot);
         // The old one first: two owners of one file would not know of each other's pages.
         drop(slot.take());
         let recover = |read_only| {
             let cache_bytes = self.catalog_cache_bytes();
-            recovery::recover_archive(&self.disk, self.store_id, read_only, cache_bytes)
+            let rotten = rotten.as_ref();
+            recovery::recover_archive(&self.disk, self.store_id, read_only, cache_bytes, rotten)
         };
-        let shelves = match recover(false) {
+        let shelves = match recover(self.options.read_only) {
             Ok(shelves) => shelves,
             Err(error) => {
                 let Shelves { catalog, cold, .. } = recover(true).map_err(|_| error.clone())?;
@@ -252,7 +257,7 @@ impl Engine {
                 return Err(error);
             }
         };
-        let Shelves { catalog, cold, warnings } = shelves;
+        let Shelves { catalog, cold, leftovers, warnings } = shelves;
         let applied = Lsn(cold.catalog.meta(meta::APPLIED_LSN)?.unwrap_or(0));
         let cold = Arc::new(cold);
         self.publish(|view| {
@@ -267,11 +272,38 @@ impl Engine {
         *slot = Some(catalog);
         drop(slot);
         self.stand_in.lock().take();
+        *self.leftovers.lock() = leftovers;
         warnings.into_iter().for_each(|warning| self.warn(warning));
         if self.poison.is_set() { Ok(()) } else { self.reclaim_log(applied) }
     }
 
-    /// Gives dead bytes back to the disk, in steps of bounded size.
+    /// Has a damaged index made anew: on the background thread, or here when there is none and nobody
+    /// is at work on it. From its first damaged page on it answers nothing, whole pages included.
+    pub fn heal_if_rotten(&self) {
+        if !self.view.load().cold.catalog.is_rotten() {
+            return;
+        }
+        if self.options.background && !self.options.read_only {
+            self.wake.notify(|wish| wish.heal = true);
+        } else if let Some(_one_at_a_time) = self.maintenance.try_lock() {
+            self.revive_or_note();
+        }
+    }
+
+    /// Makes a damaged index anew.
+    pub fn heal(&self) {
+        let _one_at_a_time = self.maintenance.lock();
+        self.revive_or_note();
+    }
+
+    fn revive_or_note(&self) {
+        if let Err(error) = self.revive_catalog() {
+            tracing::warn!(%error, "the index could not be made anew");
+        }
+    }
+
+    /// Gives dead bytes back to the disk, in steps of bounded size. Goes round segments that are
+    /// damaged or cannot be read; with the latter it errors at the end.
     pub fn vacuum(&self) -> Result<VacuumReport> {
         self.checkpoint()?;
         let mut report = VacuumReport { expired: self.bury_expired()?, ..VacuumReport::default() };
@@ -285,46 +317,87 @@ impl Engine {
             report.segments_before = segments;
             report.bytes_before = bytes;
         });
-        report.rows_moved = match self.merge(&vacuum::plan) {
+        let mut damaged = Damaged::new();
+        report.rows_moved = match self.merge(&vacuum::plan, &mut damaged) {
             Err(error) if error.kind() == ErrorKind::Full => {
                 self.reserve.give_up(&*self.disk);
                 self.revive_catalog()?;
-                self.merge(&vacuum::thrifty)?
+                self.merge(&vacuum::thrifty, &mut damaged)?
             }
             moved => moved?,
         };
+        report.damaged = damaged.len() as u64;
+        let known = self.warnings();
+        let told = damaged.values().map(|error| format!("left as it is by vacuum: {error}"));
+        told.filter(|told| !known.contains(told)).for_each(|told| self.warn(told));
         vacuum::count(&self.view.load().cold, |segments, bytes| {
             report.segments_after = segments;
             report.bytes_after = bytes;
         });
-        Ok(report)
+        // The others are done. But what the disk could not read it may read the next time, which
+        // damage never is.
+        let unread = damaged.into_values().find(|error| error.kind() == ErrorKind::Io);
+        unread.map_or(Ok(report), Err)
     }
 
     /// Merges small segments when many have gathered; the caller holds `maintenance`.
     pub fn merge_small(&self) -> Result<()> {
-        self.merge(&|cold| vacuum::small(cold, SMALL_SEGMENTS_MAX)).map(drop)
+        let mut damaged = Damaged::new();
+        let plan =
+            |cold: &Cold, damaged: &mut Damaged| vacuum::small(cold, SMALL_SEGMENTS_MAX, damaged);
+        self.merge(&plan, &mut damaged)?;
+        for error in damaged.values() {
+            tracing::warn!(%error, "a damaged archive segment was not merged");
+        }
+        Ok(())
     }
 
     /// Merges what `plan` names, step by step, until it names nothing. Answers the rows moved.
-    fn merge(&self, plan: &dyn Fn(&Cold) -> Vec<Arc<ColdSegment>>) -> Result<u64> {
+    fn merge(
+        &self,
+        plan: &dyn Fn(&Cold, &mut Damaged) -> Vec<Arc<ColdSegment>>,
+        damaged: &mut Damaged,
+    ) -> Result<u64> {
         let mut rows = 0;
+        self.sweep()?;
         loop {
             let view = self.view.load_full();
-            let plan = plan(&view.cold);
+            let plan = plan(&view.cold, damaged);
             // Closing waits for one step, not for all of them.
             if plan.is_empty() || self.queue.lock().closed {
                 return Ok(rows);
             }
-            let (cold, step) = self.with_ground(|ground| vacuum::run(ground, &view, &plan))?;
-            let cold = Arc::new(cold);
+            let ran = self.with_ground(|ground| vacuum::run(ground, &view, &plan))?;
+            let (cold, step) = match ran {
+                Ran::Merged(cold, step) => (cold, step),
+                Ran::Damaged(number, error) => {
+                    damaged.insert(number, error);
+                    continue;
+                }
+            };
             self.publish(|view| View { cold: Arc::clone(&cold), ..view.clone() });
             self.sketches.retain(|key| cold.segments.contains_key(&key.segment));
             self.masks.retain(|(key, _)| cold.segments.contains_key(&key.segment));
             self.written.archive.fetch_add(step.bytes, Ordering::AcqRel);
             rows += step.rows;
             // Only now: the catalog that names their replacement is on disk.
-            vacuum::remove(&*self.disk, &plan)?;
+            self.leftovers.lock().extend(step.superseded);
+            self.sweep()?;
         }
+    }
+
+    /// Removes the files of superseded segments, each durably. Nothing is merged while one of them
+    /// stays: the segment that says that it does not count must not go before it.
+    fn sweep(&self) -> Result<()> {
+        let mut outcome = Ok(());
+        self.leftovers.lock().retain(|number| match archive::remove(&*self.disk, *number) {
+            Ok(()) => false,
+            Err(error) => {
+                outcome = Err(error);
+                true
+            }
+        });
+        outcome
     }
 
     /// Removes entries whose time passed at least the grace ago, seen on the monotonic clock.

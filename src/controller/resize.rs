@@ -32,8 +32,9 @@ impl Engine {
             return Ok(());
         }
         let before = Arc::clone(&self.view.load().cold);
-        let recover =
-            |read_only| recovery::recover_archive(&self.disk, self.store_id, read_only, wanted);
+        let recover = |read_only| {
+            recovery::recover_archive(&self.disk, self.store_id, read_only, wanted, None)
+        };
         let Shelves { catalog: stand_in, cold, .. } = recover(true)?;
         self.show(Arc::new(cold));
         if !self.outlasts_readers() {

@@ -71,8 +71,7 @@ impl Builder {
 }
 
 fn open_directory(path: &Path, options: &Options) -> Result<Arc<dyn Disk>> {
-    match FileDisk::open(path) {
-        Ok(disk) => Ok(Arc::new(disk)),
+    let opened = match FileDisk::open(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             if options.read_only || !options.create {
                 return Err(Error::new(
@@ -80,14 +79,40 @@ fn open_directory(path: &Path, options: &Options) -> Result<Arc<dyn Disk>> {
                     format!("there is no store at {}", path.display()),
                 ));
             }
-            let disk = FileDisk::create(path)
-                .map_err(|e| Error::io(format!("create {}", path.display()), e))?;
-            Ok(Arc::new(disk))
+            create_directory(path)
         }
+        opened => opened,
+    };
+    match opened {
+        Ok(disk) => Ok(Arc::new(disk)),
         Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => Err(Error::invalid(format!(
             "{} is a file, not a directory; a store is a directory",
             path.display()
         ))),
         Err(e) => Err(Error::io(format!("open {}", path.display()), e)),
+    }
+}
+
+fn create_directory(path: &Path) -> std::io::Result<FileDisk> {
+    match FileDisk::create(path) {
+        // Somebody else made it since we looked.
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => FileDisk::open(path),
+        created => created,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_somebody_else_made_meanwhile_is_opened() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("store");
+        create_directory(&path).unwrap();
+        create_directory(&path).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = create_directory(file.path()).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::NotADirectory);
     }
 }

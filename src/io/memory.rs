@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::lock::{Hold, Lock};
 use super::{Disk, File, OpenMode, name};
 
 /// A directory in RAM. Clones share it.
@@ -37,7 +37,7 @@ struct Names {
 #[derive(Debug, Default)]
 struct Contents {
     bytes: RwLock<Vec<u8>>,
-    locked: AtomicBool,
+    lock: Mutex<Lock>,
 }
 
 impl MemoryDisk {
@@ -78,7 +78,7 @@ impl Disk for MemoryDisk {
             (None, _) => return Err(missing(name)),
         };
         let writable = mode != OpenMode::Read;
-        Ok(Arc::new(MemoryFile { contents, writable, holds_lock: AtomicBool::new(false) }))
+        Ok(Arc::new(MemoryFile { contents, writable, hold: Mutex::default() }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -147,7 +147,7 @@ impl Disk for MemoryDisk {
 struct MemoryFile {
     contents: Arc<Contents>,
     writable: bool,
-    holds_lock: AtomicBool,
+    hold: Mutex<Hold>,
 }
 
 impl MemoryFile {
@@ -201,22 +201,17 @@ impl File for MemoryFile {
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        if self.holds_lock.load(Ordering::Acquire) {
-            return Ok(true);
-        }
-        let taken = !self.contents.locked.swap(true, Ordering::AcqRel);
-        if taken {
-            self.holds_lock.store(true, Ordering::Release);
-        }
-        Ok(taken)
+        Ok(self.contents.lock.lock().exchange(&mut self.hold.lock(), Hold::Exclusive))
+    }
+
+    fn try_lock_shared(&self) -> io::Result<bool> {
+        Ok(self.contents.lock.lock().exchange(&mut self.hold.lock(), Hold::Shared))
     }
 }
 
 impl Drop for MemoryFile {
     fn drop(&mut self) {
-        if self.holds_lock.load(Ordering::Acquire) {
-            self.contents.locked.store(false, Ordering::Release);
-        }
+        self.contents.lock.lock().exchange(self.hold.get_mut(), Hold::None);
     }
 }
 

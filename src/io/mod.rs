@@ -20,6 +20,7 @@ use std::io;
 use std::sync::Arc;
 
 pub mod file;
+mod lock;
 pub mod map;
 pub mod memory;
 mod name;
@@ -76,6 +77,12 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
         file.try_lock()
     }
 
+    /// The same for the shared lock: any number of handles hold it together, and none while another
+    /// one has the exclusive lock.
+    fn try_lock_shared(&self, file: &Arc<dyn File>) -> io::Result<bool> {
+        file.try_lock_shared()
+    }
+
     /// Bytes free for this user, if the disk can tell.
     fn free_bytes(&self) -> Option<u64>;
 }
@@ -107,6 +114,12 @@ pub trait File: Send + Sync + std::fmt::Debug {
     /// `Unsupported`.
     fn try_lock(&self) -> io::Result<bool> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this disk has no locks"))
+    }
+
+    /// Takes the shared lock of the file; see [`Disk::try_lock_shared`]. A disk that has only the
+    /// exclusive one gives that: fewer get in, and nobody wrongly.
+    fn try_lock_shared(&self) -> io::Result<bool> {
+        self.try_lock()
     }
 
     /// The bytes of a sealed file, which nobody writes any more: mapped where that is safe, else read.

@@ -125,6 +125,27 @@ fn one_lock_at_a_time() {
 }
 
 #[test]
+fn a_lock_is_shared_or_held_alone() {
+    on_every_disk(|disk| {
+        disk.open("LOCK", OpenMode::CreateNew).unwrap();
+        let open = || disk.open("LOCK", OpenMode::Read).unwrap();
+        let (one, two, writer) = (open(), open(), open());
+        assert!(disk.try_lock_shared(&one).unwrap());
+        assert!(disk.try_lock_shared(&one).unwrap(), "again by the same handle");
+        assert!(disk.try_lock_shared(&two).unwrap());
+        assert!(!disk.try_lock(&writer).unwrap());
+        drop(one);
+        assert!(!disk.try_lock(&writer).unwrap(), "the other one still reads");
+        drop(two);
+        assert!(disk.try_lock(&writer).unwrap());
+        let late = open();
+        assert!(!disk.try_lock_shared(&late).unwrap() && !disk.try_lock(&late).unwrap());
+        drop(writer);
+        assert!(disk.try_lock_shared(&late).unwrap());
+    });
+}
+
+#[test]
 fn small_files_are_written_whole() {
     on_every_disk(|disk| {
         disk.create_dir("columns").unwrap();

@@ -33,7 +33,7 @@ const BYTES_MIN: u64 = 64 << 10;
 /// a store that never held much in its log keeps 64 KiB.
 #[must_use]
 pub fn bytes_for(log_bytes: u64) -> u64 {
-    BYTES_MIN.saturating_add(log_bytes.saturating_mul(3) / 2).next_power_of_two().min(64 << 20)
+    BYTES_MIN.saturating_add(log_bytes.saturating_mul(3) / 2).min(64 << 20).next_power_of_two()
 }
 
 /// How long the file is, as far as this owner knows. Shared by all writers of a store.

@@ -58,31 +58,35 @@ impl StoreFile {
 /// held as long as the returned file lives; it is absent only for a read-only open of a store
 /// that has no lock file.
 pub fn enter(disk: &dyn Disk, options: &Options) -> Result<(StoreId, Lock)> {
-    let names = disk.list("").map_err(|e| Error::io("list the store's directory", e))?;
-    let is_store = names.iter().any(|n| n == STORE_FILE);
-    if !is_store {
-        check_empty(disk, &names)?;
-        if options.read_only || !options.create {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                "there is no store here (no store.toml); open it with create to make one",
-            ));
-        }
-    } else {
-        // Before anything is touched: a format we do not know is left byte for byte as it is.
-        read_store_file(disk)?;
-    }
+    // Before anything is touched: a format we do not know is left byte for byte as it is.
+    look(disk, options)?;
     let lock = lock(disk, options.read_only)?;
-    if is_store {
-        let id = read_store_file(disk)?;
-        if !options.read_only {
-            for folder in FOLDERS {
-                disk.create_dir(folder).map_err(|e| Error::io(format!("create {folder}"), e))?;
-            }
+    // Again: whoever had the lock between the two may have made the store.
+    let Some(id) = look(disk, options)? else {
+        return Ok((create(disk)?, lock));
+    };
+    if !options.read_only {
+        for folder in FOLDERS {
+            disk.create_dir(folder).map_err(|e| Error::io(format!("create {folder}"), e))?;
         }
-        return Ok((id, lock));
     }
-    Ok((create(disk)?, lock))
+    Ok((id, lock))
+}
+
+/// The id of the store that is here; `None` where there is none and one may be made.
+fn look(disk: &dyn Disk, options: &Options) -> Result<Option<StoreId>> {
+    let names = disk.list("").map_err(|e| Error::io("list the store's directory", e))?;
+    if names.iter().any(|n| n == STORE_FILE) {
+        return read_store_file(disk).map(Some);
+    }
+    check_empty(disk, &names)?;
+    if options.read_only || !options.create {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            "there is no store here (no store.toml); open it with create to make one",
+        ));
+    }
+    Ok(None)
 }
 
 /// The id of the store on a disk, without entering it. `NotFound` when there is none.
@@ -95,10 +99,11 @@ pub fn identity(disk: &dyn Disk) -> Result<StoreId> {
     read_store_file(disk)
 }
 
-/// Whether somebody holds the lock. Takes it for a moment to find out.
+/// Whether an owner that writes holds the lock. Takes it, shared, for a moment to find out: two that
+/// ask at once, or beside readers, are not in each other's way.
 pub fn in_use(disk: &dyn Disk) -> Result<bool> {
     match disk.open(LOCK_FILE, OpenMode::Read) {
-        Ok(file) => Ok(!disk.try_lock(&file).map_err(|e| Error::io("lock LOCK", e))?),
+        Ok(file) => Ok(!disk.try_lock_shared(&file).map_err(|e| Error::io("lock LOCK", e))?),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(Error::io("open LOCK", e)),
     }
@@ -137,7 +142,14 @@ fn lock(disk: &dyn Disk, read_only: bool) -> Result<Lock> {
         }
         Err(e) => return Err(Error::io("open LOCK", e)),
     };
-    if !disk.try_lock(&file).map_err(|e| Error::io("lock LOCK", e))? {
+    // Readers share the lock; whoever writes has it alone.
+    let taken = if read_only { disk.try_lock_shared(&file) } else { disk.try_lock(&file) };
+    if !taken.map_err(|e| Error::io("lock LOCK", e))? {
+        if disk.try_lock_shared(&file).is_ok_and(|shared| shared) {
+            // The hint in the file is about whoever wrote last, not about them.
+            let message = "this store is open for reading elsewhere; close it there first";
+            return Err(Error::new(ErrorKind::Locked, message));
+        }
         let mut hint = [0; 20];
         let read = file.read_at(&mut hint, 0).unwrap_or(0);
         let pid = std::str::from_utf8(hint.get(..read).unwrap_or_default()).unwrap_or("").trim();

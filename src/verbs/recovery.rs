@@ -7,8 +7,9 @@
 //! 3. if the catalog and the segments contradict each other, start an empty catalog;
 //! 4. sync the names in the archive, then apply every segment the catalog does not list, in order
 //!    of number, by LSN: the highest version of an id wins, never file order;
-//! 5. replay the log above the applied LSN, archiving as it goes so that memory stays bounded;
-//! 6. remove what step 2 left out.
+//! 5. remove what step 2 left out, as far as the disk lets it go;
+//! 6. replay the log above the applied LSN, archiving as it goes so that memory stays bounded
+//!    ([`replay`]).
 //!
 //! Never: deletes or cuts anything under `archive/` because the catalog does not mention it, and
 //! in read-only mode writes anything at all (the rebuilt catalog then lives in RAM).
@@ -16,34 +17,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use imbl::OrdMap;
-
 use crate::bytes::codec::footer;
 use crate::bytes::codec::op::decode_op;
 use crate::io::Disk;
 use crate::io::memory::MemoryDisk;
 use crate::organs::archive::{self, Segment};
-use crate::organs::catalog::{Catalog, Located};
-use crate::organs::wal::{self, Scan};
-use crate::tiers::View;
+use crate::organs::catalog::{Catalog, Located, is_unusable};
 use crate::tiers::cold::{Cold, ColdSegment};
-use crate::tiers::hot::MemTable;
-use crate::tiers::mover::{self, Flip, Ground, meta};
+use crate::tiers::mover::{self, Flip, meta};
 use crate::words::error::{Error, ErrorKind, Result};
-use crate::words::id::{CollectionId, EntryId, Lsn};
-use crate::words::record::{Op, Payload, Place, Tombstone};
+use crate::words::id::{EntryId, Lsn};
+use crate::words::record::{Op, Place, Tombstone};
 
-/// What recovery found and made.
-pub struct Recovered {
-    /// The store as it stands.
-    pub view: View,
-    /// The catalog.
-    pub catalog: Catalog,
-    /// Where the log ends.
-    pub scan: Scan,
-    /// What the user should know.
-    pub warnings: Vec<String>,
-}
+mod replay;
+
+pub use replay::{Recovered, Shares, recover};
 
 /// Rows read at once while a segment is applied: 128 bytes each.
 const ROWS_AT_ONCE: u32 = 1024;
@@ -54,63 +42,22 @@ pub struct Shelves {
     pub catalog: Catalog,
     /// The state both are in.
     pub cold: Cold,
+    /// Superseded segments that could not be removed.
+    pub leftovers: Vec<u64>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
 
-/// Recovers the store. `freeze_bytes`: how much of the log is held in RAM before it is archived.
-pub fn recover(
-    disk: &Arc<dyn Disk>,
-    store_id: [u8; 16],
-    read_only: bool,
-    cache_bytes: usize,
-    freeze_bytes: u64,
-) -> Result<Recovered> {
-    let Shelves { catalog, cold, mut warnings } =
-        recover_archive(disk, store_id, read_only, cache_bytes)?;
-    let mut view = view_of(cold)?;
-    let ground = Ground { disk: &**disk, store_id, catalog: &catalog };
-    let uptime = view.cold.catalog.meta(meta::UPTIME_MS)?.unwrap_or(0);
-    let applied = view.lsn;
-    let scan = wal::replay(&**disk, store_id, applied, &mut |op| {
-        let log = match &op {
-            Op::Put(record) => match &record.payload {
-                Payload::InLog(place) => Some(wal::open_segment(&**disk, place.segment)?),
-                _ => None,
-            },
-            _ => None,
-        };
-        view.apply(op, log);
-        if !read_only && view.active.bytes() >= freeze_bytes {
-            view.frozen = Some(Arc::new(std::mem::take(&mut view.active)));
-            let (cold, _) = mover::archive(&ground, &view, uptime)?;
-            view.cold = Arc::new(cold);
-            view.frozen = None;
-        }
-        Ok(())
-    })?;
-    if let Some(torn) = &scan.torn {
-        warnings.push(format!(
-            "{}: the last write was cut off by a crash at offset {}; {} unacknowledged bytes \
-             were dropped{}",
-            torn.file,
-            torn.offset,
-            torn.bytes,
-            if torn.ambiguous { " and kept aside" } else { "" }
-        ));
-    }
-    warnings.extend(scan.notes.iter().cloned());
-    Ok(Recovered { view, catalog, scan, warnings })
-}
-
-/// Steps 1 to 4 and 6: brings catalog and archive into agreement, whatever happened to either. A
-/// running store goes through it as well when its catalog failed: a segment may have been sealed
-/// whose transaction did not return.
+/// Steps 1 to 5: brings catalog and archive into agreement, whatever happened to either. A running
+/// store goes through it as well when its catalog failed: a segment may have been sealed whose
+/// transaction did not return. `rotten` is what a reader met in the catalog that is there: opening
+/// reads a few pages only, so it would be taken for whole.
 pub fn recover_archive(
     disk: &Arc<dyn Disk>,
     store_id: [u8; 16],
     read_only: bool,
     cache_bytes: usize,
+    rotten: Option<&Error>,
 ) -> Result<Shelves> {
     let mut warnings = Vec::new();
     if !read_only {
@@ -118,10 +65,10 @@ pub fn recover_archive(
     }
     let Found { segments, superseded, lost } = read_segments(&**disk, store_id)?;
     let on_disk = segments.union(&superseded).copied().collect();
-    let opened = if read_only {
-        Catalog::open_read_only(disk, cache_bytes)
-    } else {
-        Catalog::open(disk, cache_bytes)
+    let opened = match rotten {
+        Some(error) => Err(error.clone()),
+        None if read_only => Catalog::open_read_only(disk, cache_bytes),
+        None => Catalog::open(disk, cache_bytes),
     };
     let listed = match opened {
         Ok(catalog) => match list(catalog, &**disk, store_id, &on_disk, &segments) {
@@ -138,7 +85,8 @@ pub fn recover_archive(
             }
             None
         }
-        Err(error) if error.kind() == ErrorKind::Corrupt => {
+        // Also one that a caller calls rotten.
+        Err(error) if rotten.is_some() || is_unusable(&error) => {
             warnings.push(format!("index.redb was rebuilt from the archive: {error}"));
             None
         }
@@ -148,7 +96,7 @@ pub fn recover_archive(
     if let Some(error) = lost {
         return Err(error);
     }
-    let (catalog, mut cold) = match listed {
+    let (catalog, cold) = match listed {
         Some(listed) => listed,
         None => {
             let home: Arc<dyn Disk> =
@@ -164,15 +112,41 @@ pub fn recover_archive(
         // what they hold, and what they supersede is removed.
         archive::sync_names(&**disk)?;
     }
+    let cold = match roll_forward(&catalog, cold, &**disk, store_id, &segments) {
+        Err(error) if rotten.is_none() && catalog.rot().is_some() => {
+            // Damage in a page that the open had not read. It would be met again at every open.
+            drop(catalog);
+            return recover_archive(disk, store_id, read_only, cache_bytes, Some(&error));
+        }
+        rolled => rolled?,
+    };
+    let mut leftovers = Vec::new();
+    for number in superseded.iter().filter(|_| !read_only) {
+        if let Err(error) = archive::remove(&**disk, *number) {
+            warnings.push(format!("an archive segment that was merged is still there: {error}"));
+            leftovers.push(*number);
+        }
+    }
+    Ok(Shelves { catalog, cold, leftovers, warnings })
+}
+
+/// Applies the segments that the catalog does not list.
+fn roll_forward(
+    catalog: &Catalog,
+    mut cold: Cold,
+    disk: &dyn Disk,
+    store_id: [u8; 16],
+    segments: &BTreeSet<u64>,
+) -> Result<Cold> {
     let known = Lsn(cold.catalog.meta(meta::APPLIED_LSN)?.unwrap_or(0));
     let mut marks = BTreeSet::new();
     let mut applied = known;
-    for number in &segments {
+    for number in segments {
         let segment = match cold.segments.get(number) {
             Some(listed) => Arc::clone(&listed.segment),
             None => {
-                let segment = Segment::open(&**disk, *number, store_id)?;
-                cold = apply_segment(&catalog, cold, segment, known, &mut marks)?;
+                let segment = Segment::open(disk, *number, store_id)?;
+                cold = apply_segment(catalog, cold, segment, known, &mut marks)?;
                 match cold.segments.get(number) {
                     Some(listed) => Arc::clone(&listed.segment),
                     None => continue,
@@ -182,14 +156,9 @@ pub fn recover_archive(
         applied = applied.max(segment.footer().covers.map_or(Lsn(0), |(_, last)| last));
     }
     if applied > known || !marks.is_empty() {
-        cold = finish(&catalog, cold, known, applied, marks)?;
+        cold = finish(catalog, cold, known, applied, marks)?;
     }
-    if !read_only && !superseded.is_empty() {
-        for number in &superseded {
-            archive::remove(&**disk, *number)?;
-        }
-    }
-    Ok(Shelves { catalog, cold, warnings })
+    Ok(cold)
 }
 
 /// The sealed segments of a store.
@@ -254,10 +223,7 @@ enum Unusable {
 
 impl From<Error> for Unusable {
     fn from(error: Error) -> Unusable {
-        match error.kind() {
-            ErrorKind::Corrupt => Unusable::Rebuild(error),
-            _ => Unusable::Refuse(error),
-        }
+        if is_unusable(&error) { Unusable::Rebuild(error) } else { Unusable::Refuse(error) }
     }
 }
 
@@ -455,35 +421,6 @@ fn finish(
     }
     flip.update.put_meta(meta::APPLIED_LSN, applied.0)?;
     flip.commit(catalog, &[])
-}
-
-/// The view of a store whose log is empty.
-fn view_of(cold: Cold) -> Result<View> {
-    let cold = Arc::new(cold);
-    let snapshot = &cold.catalog;
-    let number = |name: &str| -> Result<Option<u64>> { snapshot.meta(name) };
-    let next_collection = number(meta::NEXT_COLLECTION)?.unwrap_or(1);
-    let mut view = View {
-        lsn: Lsn(number(meta::APPLIED_LSN)?.unwrap_or(0)),
-        active: MemTable::default(),
-        frozen: None,
-        collections: OrdMap::new(),
-        names: OrdMap::new(),
-        settings: OrdMap::new(),
-        requests: snapshot.requests()?.collect::<Result<_>>()?,
-        next_id: EntryId(number(meta::NEXT_ID)?.unwrap_or(1)),
-        next_collection: CollectionId(u32::try_from(next_collection).unwrap_or(u32::MAX)),
-        cold: Arc::clone(&cold),
-        levels: Arc::default(),
-        alive: Arc::new(()),
-    };
-    for (_, bytes) in snapshot.collections()? {
-        view.apply_ledger(&mover::decode_stored(&bytes)?);
-    }
-    for (_, bytes) in snapshot.settings()? {
-        view.apply_ledger(&mover::decode_stored(&bytes)?);
-    }
-    Ok(view)
 }
 
 fn version_of(bytes: &[u8]) -> Result<Lsn> {

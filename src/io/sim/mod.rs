@@ -21,19 +21,20 @@
 //! It never models damage to bytes a write did not touch, a rename that is half there, or a folder
 //! that loses names it had synced.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::lock::{Hold, Lock};
 use super::{Disk, File, OpenMode, name};
 
 mod content;
 mod damage;
 mod faults;
+mod handle;
 mod images;
 mod recording;
 mod room;
@@ -45,10 +46,10 @@ pub use faults::Fault;
 pub use images::{Limits, Profile};
 pub use recording::Recording;
 
-use content::{FILE_BYTES_MAX, mix};
+use content::mix;
 use faults::{Call, Faults};
+use handle::SimFile;
 use recording::{Log, Origin};
-use room::end_of;
 use state::{Node, Op, State};
 
 /// A simulated directory. Clones share it.
@@ -82,7 +83,7 @@ struct Shell {
     killed: bool,
     log: Option<Log>,
     handles: BTreeMap<u64, u32>,
-    locks: BTreeSet<u64>,
+    locks: BTreeMap<u64, Lock>,
     origin: Option<Origin>,
 }
 
@@ -109,7 +110,7 @@ impl SimDisk {
             killed: false,
             log: None,
             handles: BTreeMap::new(),
-            locks: BTreeSet::new(),
+            locks: BTreeMap::new(),
             origin,
         };
         SimDisk { shell: Arc::new(Mutex::new(shell)) }
@@ -230,6 +231,10 @@ impl Shell {
         answer
     }
 
+    fn exchange(&mut self, inode: u64, held: &mut Hold, wanted: Hold) -> bool {
+        self.locks.entry(inode).or_default().exchange(held, wanted)
+    }
+
     fn check_folder(state: &State, folder: &str) -> io::Result<()> {
         if state.is_folder(folder) { Ok(()) } else { Err(missing(folder)) }
     }
@@ -275,7 +280,7 @@ impl Disk for SimDisk {
             disk: self.clone(),
             inode,
             writable: mode != OpenMode::Read,
-            holds_lock: AtomicBool::new(false),
+            hold: Mutex::default(),
         }))
     }
 
@@ -350,136 +355,5 @@ impl Disk for SimDisk {
 
     fn free_bytes(&self) -> Option<u64> {
         None
-    }
-}
-
-/// A handle; it keeps its file alive, and its lock goes with it.
-struct SimFile {
-    disk: SimDisk,
-    inode: u64,
-    writable: bool,
-    holds_lock: AtomicBool,
-}
-
-impl SimFile {
-    fn check_writable(&self) -> io::Result<()> {
-        if self.writable {
-            return Ok(());
-        }
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, "the file was opened to read"))
-    }
-}
-
-impl File for SimFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut shell = self.disk.shell.lock();
-        shell.check_alive()?;
-        let read = shell.reads;
-        shell.reads += 1;
-        if shell.faults.fire_read(read) {
-            return Err(Fault::Eio.error());
-        }
-        let file = shell.state.inodes.get(&self.inode);
-        Ok(file.map_or(0, |file| file.live.read(buf, offset)))
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.check_writable()?;
-        let data: Arc<[u8]> = Arc::from(bytes);
-        let inode = self.inode;
-        let mut shell = self.disk.shell.lock();
-        let fits = end_of(offset, bytes.len()).is_none_or(|end| shell.has_room(inode, end));
-        let write = |_: &State| {
-            if data.is_empty() {
-                return Ok(Op::Nothing);
-            }
-            if end_of(offset, data.len()).is_none() {
-                return Err(io::ErrorKind::FileTooLarge.into());
-            }
-            if !fits {
-                return Err(Fault::Enospc.error());
-            }
-            Ok(Op::Write { inode, offset, data })
-        };
-        let spoilt = |op, fault| match (op, fault) {
-            (Op::Write { inode, offset, data }, Fault::ShortWrite) => {
-                let half = data.get(..data.len() / 2).unwrap_or_default();
-                if half.is_empty() {
-                    return Op::Nothing;
-                }
-                Op::Write { inode, offset, data: Arc::from(half) }
-            }
-            _ => Op::Nothing,
-        };
-        shell.call(Call::Write, write, spoilt)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.check_writable()?;
-        let inode = self.inode;
-        let mut shell = self.disk.shell.lock();
-        let fits = shell.has_room(inode, len);
-        let set_len = |_: &State| {
-            if len > FILE_BYTES_MAX {
-                return Err(io::ErrorKind::FileTooLarge.into());
-            }
-            if !fits {
-                return Err(Fault::Enospc.error());
-            }
-            Ok(Op::SetLen { inode, len })
-        };
-        shell.call(Call::SetLen, set_len, nothing)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let inode = self.inode;
-        let spoilt = |_, fault| match fault {
-            Fault::SyncFails => Op::SyncLost { inode },
-            _ => Op::Nothing,
-        };
-        self.disk.shell.lock().call(Call::Sync, |_| Ok(Op::Sync { inode }), spoilt)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        let shell = self.disk.shell.lock();
-        shell.check_alive()?;
-        Ok(shell.state.inodes.get(&self.inode).map_or(0, |file| file.live.len()))
-    }
-
-    fn try_lock(&self) -> io::Result<bool> {
-        let mut shell = self.disk.shell.lock();
-        shell.check_alive()?;
-        if self.holds_lock.load(Ordering::Acquire) {
-            return Ok(true);
-        }
-        let taken = shell.locks.insert(self.inode);
-        self.holds_lock.store(taken, Ordering::Release);
-        Ok(taken)
-    }
-}
-
-impl Drop for SimFile {
-    fn drop(&mut self) {
-        let mut shell = self.disk.shell.lock();
-        if self.holds_lock.load(Ordering::Acquire) {
-            shell.locks.remove(&self.inode);
-        }
-        let Shell { state, handles, .. } = &mut *shell;
-        if let Some(count) = handles.get_mut(&self.inode) {
-            *count -= 1;
-            if *count == 0 {
-                handles.remove(&self.inode);
-                // Nearly always the name is still there, and there is nothing to collect.
-                if !state.live.values().any(|node| *node == Node::File(self.inode)) {
-                    state.collect(|inode| handles.contains_key(&inode));
-                }
-            }
-        }
-    }
-}
-
-impl fmt::Debug for SimFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SimFile({})", self.inode)
     }
 }

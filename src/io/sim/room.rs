@@ -1,6 +1,5 @@
 //! A disk with an end: how much is used, and whether something still fits.
 
-use super::content::FILE_BYTES_MAX;
 use super::{Shell, SimDisk};
 
 impl SimDisk {
@@ -29,9 +28,4 @@ impl Shell {
         let old = self.state.inodes.get(&inode).map_or(0, |file| file.live.len());
         len <= old || self.used_bytes() + (len - old) <= capacity
     }
-}
-
-/// Where a write ends, unless that is beyond the longest file.
-pub(super) fn end_of(offset: u64, bytes: usize) -> Option<u64> {
-    offset.checked_add(bytes as u64).filter(|end| *end <= FILE_BYTES_MAX)
 }

@@ -35,7 +35,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use redb::StorageBackend;
@@ -71,6 +71,18 @@ pub struct Health {
     /// The first failure, with the kind of its error. redb answers everything after it with one
     /// word, and this is what that word stands for.
     pub failure: Mutex<Option<(io::ErrorKind, String)>>,
+    /// Whether a page was met that is damaged, or cannot be read.
+    pub is_rotten: AtomicBool,
+}
+
+/// A read that the disk refused. A bad sector answers so, not with wrong bytes: it stays what it is
+/// until the file is made anew, as a damaged page does.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} at offset {offset}: {error}")]
+pub struct Unreadable {
+    name: String,
+    offset: u64,
+    error: io::Error,
 }
 
 /// The layer: redb's backend over one open file.
@@ -124,6 +136,8 @@ impl PagedBackend {
     /// Remembers the first error, for the words of the later ones.
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result {
+            let is_rot = error.kind() == io::ErrorKind::InvalidData;
+            self.health.is_rotten.fetch_or(is_rot, Ordering::AcqRel);
             let mut failure = self.health.failure.lock();
             failure.get_or_insert_with(|| (error.kind(), error.to_string()));
         }
@@ -132,7 +146,10 @@ impl PagedBackend {
 
     fn read_file(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.health.read.fetch_add(buf.len() as u64, Ordering::Relaxed);
-        self.file.read_exact_at(buf, offset)
+        self.file.read_exact_at(buf, offset).map_err(|error| {
+            self.health.is_rotten.store(true, Ordering::Release);
+            io::Error::new(error.kind(), Unreadable { name: self.name.clone(), offset, error })
+        })
     }
 
     fn write_file(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 use redb::{Builder, Database, ReadableDatabase, StorageBackend};
 
 use crate::io::{Disk, File, OpenMode};
-use crate::organs::catalog::backend::{Health, PAGE_BYTES, PagedBackend};
+use crate::organs::catalog::backend::{Health, PAGE_BYTES, PagedBackend, Unreadable};
 use crate::organs::catalog::overlay::OverlayFile;
 use crate::words::error::{Error, ErrorKind, Result};
 
@@ -190,6 +190,12 @@ impl Catalog {
         failure.as_ref().map(|(kind, message)| remembered(*kind, message))
     }
 
+    /// The first failure, if the file has to be made anew: opening it again would meet it again.
+    #[must_use]
+    pub fn rot(&self) -> Option<Error> {
+        self.failure().filter(|_| self.health.is_rotten.load(Ordering::Acquire))
+    }
+
     /// Bytes written to the file since the open, checksums included.
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
@@ -226,6 +232,15 @@ impl Catalog {
         let checksums = health.crc_pages.load(Ordering::Relaxed) * PAGE_BYTES as u64;
         moved.min(used).min(self.cache_bytes as u64) + checksums
     }
+}
+
+/// Whether an error says that the file is of no use as it is: damaged, of another layout, or with
+/// bytes that the disk cannot read. A file that cannot be opened or written says nothing of that.
+#[must_use]
+pub fn is_unusable(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>());
+    let inner = source.and_then(std::io::Error::get_ref);
+    error.kind() == ErrorKind::Corrupt || inner.is_some_and(|e| e.is::<Unreadable>())
 }
 
 /// Runs calls into redb: a panic on a damaged page becomes `Corrupt`.

@@ -121,4 +121,8 @@ impl File for OverlayFile {
     fn try_lock(&self) -> io::Result<bool> {
         self.base.try_lock()
     }
+
+    fn try_lock_shared(&self) -> io::Result<bool> {
+        self.base.try_lock_shared()
+    }
 }

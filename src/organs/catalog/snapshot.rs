@@ -9,6 +9,7 @@
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use redb::{
     Key as RowKey, Range, ReadOnlyTable, ReadTransaction, ReadableTableMetadata, TableDefinition,
@@ -72,6 +73,12 @@ impl Snapshot {
 
     fn fail(&self, error: redb::StorageError) -> Error {
         redb_error(&self.health, error)
+    }
+
+    /// Whether the catalog met damage, from which on it answers nothing more. Costs nothing to ask.
+    #[must_use]
+    pub fn is_rotten(&self) -> bool {
+        self.health.is_rotten.load(Ordering::Acquire)
     }
 
     /// The id that a key names.

@@ -19,7 +19,33 @@ use crate::words::id::Lsn;
 const TRIES: usize = 3;
 
 /// The log: a row per segment file, and one for what a replay finds.
+///
+/// A writer may be at work on it. What is half there is taken for damage by whoever reads it in that
+/// moment; but damage stays where it is and a writer goes on, so of a log in use only what two
+/// readings in a row find alike is told.
 pub fn log(disk: &dyn Disk, store_id: [u8; 16], in_use: bool) -> Vec<FileReport> {
+    let mut reports = read(disk, store_id, in_use);
+    for _ in 0..READINGS_MAX {
+        if !in_use || reports.iter().all(|report| report.problems.is_empty()) {
+            break;
+        }
+        let again = read(disk, store_id, in_use);
+        let told = |reports: &[FileReport]| -> Vec<_> {
+            reports.iter().flat_map(|report| report.problems.clone()).collect()
+        };
+        let same = told(&reports) == told(&again);
+        reports = again;
+        if same {
+            break;
+        }
+    }
+    reports
+}
+
+/// Readings of a log that looks damaged and is another one every time.
+const READINGS_MAX: usize = 20;
+
+fn read(disk: &dyn Disk, store_id: [u8; 16], in_use: bool) -> Vec<FileReport> {
     let applied = applied(disk, store_id);
     let mut looks: BTreeMap<String, Result<Look>> =
         look::look(disk, applied).unwrap_or_default().into_iter().collect();

@@ -157,6 +157,10 @@ impl File for GateFile {
     fn try_lock(&self) -> io::Result<bool> {
         self.below.try_lock()
     }
+
+    fn try_lock_shared(&self) -> io::Result<bool> {
+        self.below.try_lock_shared()
+    }
 }
 
 /// A disk that is mounted read-only.
@@ -246,5 +250,9 @@ impl File for SealedFile {
 
     fn try_lock(&self) -> io::Result<bool> {
         self.below.try_lock()
+    }
+
+    fn try_lock_shared(&self) -> io::Result<bool> {
+        self.below.try_lock_shared()
     }
 }

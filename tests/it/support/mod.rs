@@ -19,6 +19,7 @@ use pmll::{
 use serde_json::{Map, Value};
 
 pub(crate) mod disks;
+pub(crate) mod hooks;
 
 /// A clock that stands still until it is told to move.
 #[derive(Debug)]
