@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 use crate::controller::engine::Engine;
 use crate::organs::columns::moves::LevelMove;
 use crate::organs::{arena, columns};
-use crate::pure::policy::{HYSTERESIS, Plan, Policy, Standing, TARGET_SHARE, TRIGGER_SHARE};
+use crate::pure::policy::{HYSTERESIS, Move, Plan, Policy, Standing, TARGET_SHARE, TRIGGER_SHARE};
 use crate::pure::score::Score;
 use crate::tiers::View;
 use crate::tiers::packer::Yard;
@@ -357,10 +357,13 @@ impl Engine {
         let view = self.view.load_full();
         let next = self.next_block.load(Ordering::Acquire);
         let stepped = run.step(&self.yard(), &view, next, plan)?;
-        report.moves += plan.moves.len() as u64;
-        report.promoted += plan.moves.iter().filter(|m| m.to < m.from).count() as u64;
+        // What damage kept back stands where it stood.
+        let made = |m: &&Move| run.survey.standing.get(m.at) == Some(&m.to);
+        let made: Vec<&Move> = plan.moves.iter().filter(made).collect();
+        report.moves += made.len() as u64;
+        report.promoted += made.iter().filter(|m| m.to < m.from).count() as u64;
         let at = self.clock.now();
-        let moves = plan.moves.iter().filter_map(|m| {
+        let moves = made.into_iter().filter_map(|m| {
             let id = run.survey.ids.get(m.at).copied()?;
             Some(LevelMove { id, at, from: m.from, to: m.to })
         });

@@ -118,7 +118,7 @@ fn writers_at_work_are_served_or_told() {
 
 #[test]
 fn what_was_submitted_before_a_close_is_written() {
-    let (gate, clock) = (GateDisk::new(MemoryDisk::new()), ManualClock::new());
+    let (gate, clock) = (GateDisk::of(MemoryDisk::new(), "wal/"), ManualClock::new());
     let store = try_open(&gate, &clock, threaded()).unwrap();
     let notes = store.collection("notes").unwrap();
     gate.close_gate();
