@@ -28,6 +28,8 @@ const HEAD_BYTES: usize = 8 + 16 + 4;
 const ROW_BYTES: usize = 8 + 8 + 1 + 1;
 /// Most moves that are remembered, whatever the budget.
 const MOVES_MAX: usize = 4096;
+/// No file is read that is longer.
+const BYTES_MAX: usize = HEAD_BYTES + MOVES_MAX * ROW_BYTES + 4;
 
 /// One move of one entry.
 ///
@@ -61,11 +63,22 @@ pub struct Moves {
     len_max: usize,
 }
 
+/// How many the file holds. Errors with `Io`, or `Corrupt` when it cannot be believed.
+pub fn read(disk: &dyn Disk, store_id: [u8; 16]) -> Result<u64> {
+    let name = join(FOLDER, NAME);
+    let bytes = read_whole(disk, &name, BYTES_MAX);
+    let bytes = bytes.map_err(|e| Error::io(format!("read {name}"), e))?;
+    let list = decode(&bytes, store_id);
+    let list =
+        list.ok_or_else(|| Error::corrupt(format!("{name}: damaged, or of another store")))?;
+    Ok(list.len() as u64)
+}
+
 impl Moves {
     /// Reads what the last owner left.
     pub fn load(disk: &dyn Disk, store_id: [u8; 16]) -> Moves {
         let name = join(FOLDER, NAME);
-        let list = match read_whole(disk, &name, HEAD_BYTES + MOVES_MAX * ROW_BYTES + 4) {
+        let list = match read_whole(disk, &name, BYTES_MAX) {
             Ok(bytes) => decode(&bytes, store_id),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Some(VecDeque::new()),
             Err(_) => None,

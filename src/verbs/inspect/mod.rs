@@ -279,6 +279,13 @@ pub fn columns(disk: &dyn Disk, store_id: [u8; 16]) -> Vec<FileReport> {
                     Err(error) => report.trouble(disk, &error),
                 }
             }
+            None if name == columns::moves::NAME => {
+                report.fact("kind", "moves");
+                match columns::moves::read(disk, store_id) {
+                    Ok(moves) => report.fact("rows", moves),
+                    Err(error) => report.trouble(disk, &error),
+                }
+            }
             None => report.fact("kind", "left over"),
         }
         report

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use pmll::{CompressReport, Entry, LevelReport, Policy, Store, Why};
+use pmll::{CompressReport, Entry, LevelMove, LevelReport, Policy, Store, Why};
 use serde_json::{Value, json};
 
 use crate::open::{self, Context, Place};
@@ -90,6 +90,8 @@ fn report_json(report: &CompressReport, policy: Policy, plan: bool) -> Value {
     };
     json!({
         "outcome": report.outcome.name(),
+        "reason": report.reason,
+        "damaged": report.damaged,
         "plan": plan,
         "policy": policy.name(),
         "passes": report.passes,
@@ -119,17 +121,27 @@ fn report_text(report: &CompressReport, plan: bool) -> String {
     let (before, after) = (report.counted_bytes_before, report.counted_bytes_after);
     rows.push(vec!["counted".to_owned(), size(before), size(after)]);
     let (did, budget) = (if plan { "would move" } else { "moved" }, size(report.budget_bytes));
-    format!(
+    let mut text = format!(
         "{}: {did} {} entries in {} passes; budget {budget}, target {}\n{}",
         report.outcome.name(),
         report.moves,
         report.passes,
         size(report.target_bytes),
         table(&rows)
-    )
+    );
+    if !report.reason.is_empty() {
+        text += &format!("{}\n", report.reason);
+    }
+    if report.damaged > 0 {
+        text += &format!(
+            "{} entries stayed where they stand, as bytes of them are damaged; see pmll verify\n",
+            report.damaged
+        );
+    }
+    text
 }
 
-/// Why an entry stands where it stands: score, rank, threshold, and what would move it
+/// Why an entry stands where it stands: score, rank, threshold, last moves, and what would move it
 ///
 /// Only what is archived has a score and a rank. An entry that was written since the last checkpoint is
 /// archived first, for which the store is opened for writing; all else is read only. When that is not
@@ -146,10 +158,14 @@ pub struct WhyArgs {
     key: String,
 }
 
+/// Last moves that are shown to people; `--json` has all.
+const MOVES_SHOWN: usize = 3;
+
 /// An entry, why it stands where it stands, and what the store has not archived.
 struct Asked {
     entry: Entry,
     why: Option<Why>,
+    moves: Vec<LevelMove>,
     not_archived: u64,
 }
 
@@ -157,8 +173,8 @@ fn ask(args: &WhyArgs, store: &Store) -> Result<Asked, Failure> {
     let collection = args.place.find(store)?;
     let missing = || Failure::not_found(format!("there is no entry {:?}", args.key));
     let entry = collection.peek(&args.key)?.ok_or_else(missing)?;
-    let why = collection.why(&args.key)?;
-    Ok(Asked { entry, why, not_archived: store.stats()?.entries_not_archived })
+    let (why, moves) = (collection.why(&args.key)?, collection.moves(&args.key)?);
+    Ok(Asked { entry, why, moves, not_archived: store.stats()?.entries_not_archived })
 }
 
 pub fn why(args: &WhyArgs, context: &Context) -> Outcome {
@@ -179,7 +195,7 @@ pub fn why(args: &WhyArgs, context: &Context) -> Outcome {
             }
         }
     }
-    let Asked { entry, why, not_archived } = asked;
+    let Asked { entry, why, moves, not_archived } = asked;
     let Some(why) = why else {
         let object = json!({
             "key": args.key,
@@ -219,9 +235,10 @@ pub fn why(args: &WhyArgs, context: &Context) -> Outcome {
         "planned": why.planned.name(),
         "access_count": entry.access_count,
         "last_access": render::moment(entry.last_access),
+        "moves": moves.iter().map(move_json).collect::<Vec<Value>>(),
     });
     context.voice.say(&object, || {
-        let mut text = why_text(&why);
+        let mut text = why_text(&why, &moves);
         if not_archived > 0 {
             text += &format!(
                 "{not_archived} entries of the store are not archived and not ranked yet\n"
@@ -231,7 +248,15 @@ pub fn why(args: &WhyArgs, context: &Context) -> Outcome {
     })
 }
 
-fn why_text(why: &Why) -> String {
+fn move_json(moved: &LevelMove) -> Value {
+    json!({
+        "at": render::moment(moved.at),
+        "from": moved.from.name(),
+        "to": moved.to.name(),
+    })
+}
+
+fn why_text(why: &Why, moves: &[LevelMove]) -> String {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let score = &why.score;
     let rank = match why.rank {
@@ -261,6 +286,13 @@ fn why_text(why: &Why) -> String {
     ];
     if why.standing != pmll::Standing::Hot {
         rows.push(row("goes up at", rises));
+    }
+    for moved in moves.iter().rev().take(MOVES_SHOWN) {
+        let when = render::moment(moved.at);
+        rows.push(row(
+            "moved",
+            format!("from {} to {} at {when}", moved.from.name(), moved.to.name()),
+        ));
     }
     table(&rows)
 }

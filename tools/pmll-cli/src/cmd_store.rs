@@ -150,14 +150,20 @@ pub fn vacuum(args: &VacuumArgs, context: &Context) -> Outcome {
         "bytes_after": report.bytes_after,
         "rows_moved": report.rows_moved,
         "expired": report.expired,
+        "damaged": report.damaged,
     });
     context.voice.say(&object, || {
-        format!(
+        let mut text = format!(
             "archive: {} before, {} after; {} expired entries removed",
             size(report.bytes_before),
             size(report.bytes_after),
             report.expired
-        )
+        );
+        if report.damaged > 0 {
+            let files = report.damaged;
+            text += &format!("; {files} segments left alone as they are damaged, see pmll verify");
+        }
+        text
     })
 }
 
