@@ -138,7 +138,7 @@ fn what_is_ahead_of_the_clock_is_not_the_newest() {
 
 /// `cargo test --release --lib pure::score -- --ignored --nocapture`
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: cargo test --release --lib pure::score -- --ignored --nocapture"]
 fn nanoseconds_per_entry() {
     let rows = rows(1 << 20);
     let (active_us, heat, semantic) = columns(&rows);
