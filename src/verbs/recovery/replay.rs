@@ -131,7 +131,9 @@ impl Home<'_> {
         match open(self.read_only) {
             Err(error) if is_full(&error) => {
                 let mut shelves = open(true)?;
-                shelves.warnings.push(format!("index.redb is only read until there is room: {error}"));
+                shelves
+                    .warnings
+                    .push(format!("index.redb is only read until there is room: {error}"));
                 Ok((shelves, true))
             }
             opened => opened.map(|shelves| (shelves, false)),
