@@ -1,5 +1,7 @@
 //! The kill loop with a few rounds: `PMLL_TORTURE_ROUNDS` and `PMLL_TORTURE_SEED` make more and others.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::path::Path;
 
 use pmll_torture::check::check;
