@@ -108,12 +108,15 @@ impl Engine {
         self.stuck_until.lock().is_some_and(|until| self.clock.elapsed() < until)
     }
 
-    /// A run took so long. If it left less room than the largest share of a request, the next one
-    /// has to wait.
+    /// A run took so long. If what it could move leaves less room than the largest share of a
+    /// request, the next one has to wait. What others wrote meanwhile it could not move yet.
     pub fn note_run(&self, took: Duration) {
-        let share = self.log_bytes_max() as f64 / 2.0 / self.budget_bytes() as f64;
+        let unarchived = self.view.load().hot_bytes() + self.queue.lock().bytes;
+        let settled = self.counted_bytes().saturating_sub(unarchived);
+        let share = self.log_bytes_max() / 2;
+        let is_stuck = (settled + share) as f64 > self.budget_bytes() as f64 * CAP_SHARE;
         let until = self.clock.elapsed() + STUCK_MIN.max(took.saturating_mul(10));
-        *self.stuck_until.lock() = self.is_over(CAP_SHARE - share).then_some(until);
+        *self.stuck_until.lock() = is_stuck.then_some(until);
     }
 
     /// Something happened that the next run may profit from.

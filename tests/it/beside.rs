@@ -111,6 +111,26 @@ fn a_write_under_way_when_a_run_ends_does_not_undo_it() {
 }
 
 #[test]
+fn batches_beyond_the_logs_share_are_let_in_one_after_the_other() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk, budget(1 << 20));
+    let notes = store.collection("notes").unwrap();
+    // Each takes half of the budget, twice the share of the log, while runs go on behind them.
+    let mut rng = Rng(11);
+    for nth in 0..24 {
+        let batch = (0..256).fold(pmll::Batch::new(), |batch, n| {
+            let draft = Draft::text(rng.text(10)).vector(rng.vector(384));
+            batch.put(&notes, format!("{nth}-{n}"), draft)
+        });
+        store.write(batch).unwrap();
+    }
+    store.compress().unwrap();
+    let stats = store.stats().unwrap();
+    assert_eq!(stats.entries, 24 * 256);
+    assert!(stats.counted_bytes <= stats.budget_bytes, "{stats:?}");
+}
+
+#[test]
 fn a_smaller_budget_is_kept_at_once_whatever_searches_had_filled() {
     let disk = MemoryDisk::new();
     let store = open(&disk, Options { background: false, ..budget(64 << 20) });

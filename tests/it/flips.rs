@@ -23,9 +23,9 @@ use std::time::Instant;
 use pmll::io::sim::SimDisk;
 use pmll::{Collection, Depth, Draft, Error, ErrorKind, Exactness, Query, Scan, Store};
 
-use crate::crash::model::{Act, Shelf, State, difference};
-use crate::crash::oracle::{item, observe};
-use crate::crash::script::{HandClock, START, open, perform, script};
+use pmll_torture::model::{Act, Shelf, State, difference};
+use pmll_torture::oracle::{item, observe};
+use pmll_torture::script::{HandClock, START, open, perform, script};
 
 const THREADS: usize = 2;
 /// Failures after which the sweep stops.

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use pmll::io::sim::{Fault, Profile, SimDisk};
 use pmll::{Clock, Draft, Error, ErrorKind, Store, Timestamp};
 
-use crate::crash::model::{Act, Model, Spot, State, difference};
-use crate::crash::oracle::{Oracle, Rigour, answers, observe};
-use crate::crash::script::{HandClock, Moment, Run, START, brief, open, perform, script};
+use pmll_torture::model::{Act, Model, Spot, State, difference};
+use pmll_torture::oracle::{Oracle, Rigour, answers, observe};
+use pmll_torture::script::{HandClock, Moment, Run, START, brief, open, perform, script};
 
 /// Seed of the disks.
 const SEED: u64 = 4_711;
@@ -231,15 +231,14 @@ impl<'a> Play<'a> {
         // A vacuum that failed leaves what it was to bury to a later one.
         let late = Act::Vacuum(vec![EXPIRING]);
         let act = if matches!(act, Act::Vacuum(_)) && self.rig.fired() { &late } else { act };
-        let next = changes(&self.model.state, act).then(|| {
-            let mut next = self.model.clone();
-            next.apply(act, self.clock.now());
-            next
-        });
+        let mut next = changes(&self.model.state, act).then(|| self.model.clone());
+        if let Some(next) = &mut next {
+            next.apply(act, self.clock.now())?;
+        }
         if let (Ok(()), Some(doubt)) = (&done, &mut self.doubt)
             && changes(&doubt.state, act)
         {
-            doubt.apply(act, self.clock.now());
+            doubt.apply(act, self.clock.now())?;
         }
         match (act, next, done) {
             // Whether it came to burying anything shows.
@@ -413,7 +412,7 @@ fn judge(disk: &SimDisk, models: &[&Model], now: Timestamp) -> Result<(), String
     let run = Run { disks: Vec::new(), moments: moments.collect() };
     let window = 0..=run.moments.len() - 1;
     let label = disk.label();
-    Oracle { run: &run }
+    Oracle::new(&run)
         .judge(disk, &window, now, Rigour::Full)
         .map(drop)
         .map_err(|e| format!("{label}: {e}"))

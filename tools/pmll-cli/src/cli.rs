@@ -9,8 +9,8 @@ use std::ffi::{OsStr, OsString};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    cmd_collections, cmd_compress, cmd_delete, cmd_doctor, cmd_eval, cmd_export, cmd_get,
-    cmd_import, cmd_list, cmd_put, cmd_search, cmd_store, demo,
+    cmd_collections, cmd_compress, cmd_crash_test, cmd_delete, cmd_doctor, cmd_eval, cmd_export,
+    cmd_get, cmd_import, cmd_list, cmd_put, cmd_search, cmd_store, demo,
 };
 
 const ABOUT: &str = "Put, find, import, export and check memories kept by pmll in a directory";
@@ -96,11 +96,21 @@ pub enum Command {
     Demo(demo::DemoArgs),
     #[command(name = demo::WRITER_COMMAND, hide = true)]
     DemoWriter(demo::WriterArgs),
+    CrashTest(cmd_crash_test::CrashTestArgs),
+    #[command(name = cmd_crash_test::WRITER_COMMAND, hide = true)]
+    CrashTestWriter(cmd_crash_test::WriterWords),
     Completions(cmd_doctor::CompletionsArgs),
 }
 
 /// Commands without a leading DIR.
-const WITHOUT_DIR: &[&str] = &["completions", "demo", demo::WRITER_COMMAND, "help"];
+const WITHOUT_DIR: &[&str] = &[
+    "completions",
+    "crash-test",
+    cmd_crash_test::WRITER_COMMAND,
+    "demo",
+    demo::WRITER_COMMAND,
+    "help",
+];
 /// Options whose value may look like another option.
 const WITH_VALUE: &[&str] = &["--store", "--budget", "--text", "--sort", "--min-score"];
 
@@ -200,6 +210,7 @@ mod tests {
         check("pmll put n -- --store x", None, "pmll put n -- --store x");
         check("pmll config get budget", Some("e"), "pmll config get e budget");
         check("pmll completions bash", Some("e"), "pmll completions bash");
+        check("pmll crash-test --dir d", Some("e"), "pmll crash-test --dir d");
         check("pmll demo --dir d", Some("e"), "pmll demo --dir d");
         check("pmll --help", Some("e"), "pmll --help");
     }

@@ -7,6 +7,7 @@
 mod cli;
 mod cmd_collections;
 mod cmd_compress;
+mod cmd_crash_test;
 mod cmd_delete;
 mod cmd_doctor;
 mod cmd_eval;
@@ -77,6 +78,8 @@ fn run(command: Command, context: &Context) -> Outcome {
         Command::Doctor(args) => cmd_doctor::doctor(&args, context),
         Command::Demo(args) => demo::run(&args, context),
         Command::DemoWriter(args) => demo::run_writer(&args),
+        Command::CrashTest(args) => cmd_crash_test::run(&args, context),
+        Command::CrashTestWriter(args) => cmd_crash_test::run_writer(&args),
         Command::Completions(args) => cmd_doctor::completions(&args),
     }
 }

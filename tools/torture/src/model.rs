@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 /// One thing a script does.
 #[derive(Clone, Debug)]
-pub(crate) enum Act {
+pub enum Act {
     /// Creates a collection.
     Define(&'static str, CollectionSpec),
     /// Puts an entry.
@@ -58,14 +58,14 @@ pub(crate) enum Act {
 
 /// Where an entry stands: collection, namespace, key.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Spot(pub &'static str, pub &'static str, pub &'static str);
+pub struct Spot(pub &'static str, pub &'static str, pub &'static str);
 
 /// The number the script's one client writes requests under.
-pub(crate) const CLIENT: u64 = 77;
+pub const CLIENT: u64 = 77;
 
 /// All there is to see, and the counters.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct State {
+pub struct State {
     pub shelves: BTreeMap<String, Shelf>,
     pub settings: BTreeMap<String, Value>,
     /// The LSN of the last operation.
@@ -74,7 +74,7 @@ pub(crate) struct State {
 
 /// A collection.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Shelf {
+pub struct Shelf {
     pub spec: CollectionSpec,
     /// By namespace and key.
     pub items: BTreeMap<(String, Vec<u8>), Arc<Item>>,
@@ -82,7 +82,7 @@ pub(crate) struct Shelf {
 
 /// An entry without its soft state. Floats are held as bits: equal means equal.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Item {
+pub struct Item {
     pub id: u64,
     pub version: u64,
     pub vector: Option<Vec<u32>>,
@@ -100,7 +100,7 @@ pub(crate) struct Item {
 
 /// What a script's model carries along beside the visible state.
 #[derive(Clone, Debug)]
-pub(crate) struct Model {
+pub struct Model {
     pub state: State,
     pub next_id: u64,
     /// The last request of the client, and the acts it made.
@@ -114,25 +114,27 @@ impl Default for Model {
 }
 
 impl Model {
-    /// Plays one act at a moment.
-    pub(crate) fn apply(&mut self, act: &Act, now: Timestamp) {
+    /// Plays one act at a moment. An error is a mistake in the script.
+    pub fn apply(&mut self, act: &Act, now: Timestamp) -> Result<(), String> {
         match act {
             Act::Define(name, spec) => {
                 self.state.lsn += 1;
                 let shelf = Shelf { spec: spec.clone(), items: BTreeMap::new() };
                 self.state.shelves.insert((*name).to_owned(), shelf);
             }
-            Act::Put(spot, draft) | Act::Buffer(spot, draft) => self.put(*spot, draft, now),
-            Act::Update(spot, patch) => self.update(*spot, patch, now),
-            Act::Pin(spot, pinned) => self.update(*spot, &Patch::default().pinned(*pinned), now),
-            Act::Delete(spot) => self.bury(*spot),
+            Act::Put(spot, draft) | Act::Buffer(spot, draft) => self.put(*spot, draft, now)?,
+            Act::Update(spot, patch) => self.update(*spot, patch, now)?,
+            Act::Pin(spot, pinned) => {
+                self.update(*spot, &Patch::default().pinned(*pinned), now)?;
+            }
+            Act::Delete(spot) => self.bury(*spot)?,
             Act::Batch(request, acts) => {
                 if let Some(number) = request {
                     self.state.lsn += 1;
                     self.request = Some(*number);
                 }
                 for act in acts {
-                    self.apply(act, now);
+                    self.apply(act, now)?;
                 }
             }
             Act::Set(name, value) => {
@@ -146,33 +148,35 @@ impl Model {
                 self.state.lsn += 1;
                 self.state.shelves.remove(*name);
             }
-            Act::Vacuum(buried) => buried.iter().for_each(|spot| self.bury(*spot)),
+            Act::Vacuum(buried) => buried.iter().try_for_each(|spot| self.bury(*spot))?,
             Act::Touch(_) | Act::Sync | Act::Checkpoint => {}
             Act::Compress(_) | Act::Recompress => {}
             Act::Wait(_) | Act::Reopen | Act::Kill => {}
         }
+        Ok(())
     }
 
-    fn shelf(&mut self, spot: Spot) -> &mut Shelf {
-        self.state.shelves.get_mut(spot.0).unwrap_or_else(|| panic!("no collection for {spot:?}"))
+    fn shelf(&mut self, spot: Spot) -> Result<&mut Shelf, String> {
+        self.state.shelves.get_mut(spot.0).ok_or_else(|| format!("no collection for {spot:?}"))
     }
 
-    fn agree(&mut self, spot: Spot, vector: Option<&Vec<f32>>) {
-        let Some(vector) = vector else { return };
-        let spec = &mut self.shelf(spot).spec;
+    fn agree(&mut self, spot: Spot, vector: Option<&Vec<f32>>) -> Result<(), String> {
+        let Some(vector) = vector else { return Ok(()) };
+        let spec = &mut self.shelf(spot)?.spec;
         if spec.dim.is_none() {
             spec.dim = u32::try_from(vector.len()).ok();
             // The collection is defined anew, with its dimension.
             self.state.lsn += 1;
         }
+        Ok(())
     }
 
-    fn put(&mut self, spot: Spot, draft: &Draft, now: Timestamp) {
-        self.agree(spot, draft.vector.as_ref());
+    fn put(&mut self, spot: Spot, draft: &Draft, now: Timestamp) -> Result<(), String> {
+        self.agree(spot, draft.vector.as_ref())?;
         self.state.lsn += 1;
         let version = self.state.lsn;
         let place = spot.place();
-        let old = self.shelf(spot).items.get(&place).cloned();
+        let old = self.shelf(spot)?.items.get(&place).cloned();
         let id = old.as_ref().map_or(self.next_id, |old| old.id);
         if old.is_none() {
             self.next_id += 1;
@@ -193,15 +197,16 @@ impl Model {
             pinned: draft.pinned.unwrap_or(old.is_some_and(|old| old.pinned)),
             expires: expires.map(|t| t.0),
         };
-        self.shelf(spot).items.insert(place, Arc::new(item));
+        self.shelf(spot)?.items.insert(place, Arc::new(item));
+        Ok(())
     }
 
-    fn update(&mut self, spot: Spot, patch: &Patch, now: Timestamp) {
-        self.agree(spot, patch.vector.as_ref().and_then(Option::as_ref));
+    fn update(&mut self, spot: Spot, patch: &Patch, now: Timestamp) -> Result<(), String> {
+        self.agree(spot, patch.vector.as_ref().and_then(Option::as_ref))?;
         self.state.lsn += 1;
         let version = self.state.lsn;
-        let Some(item) = self.shelf(spot).items.get_mut(&spot.place()) else {
-            panic!("the script updates {spot:?}, which is not there")
+        let Some(item) = self.shelf(spot)?.items.get_mut(&spot.place()) else {
+            return Err(format!("the script updates {spot:?}, which is not there"));
         };
         let item = Arc::make_mut(item);
         item.version = version;
@@ -222,34 +227,36 @@ impl Model {
         if let Some(expires) = patch.expires {
             item.expires = expires.map(|t| t.0);
         }
+        Ok(())
     }
 
-    fn bury(&mut self, spot: Spot) {
-        let gone = self.shelf(spot).items.remove(&spot.place());
+    fn bury(&mut self, spot: Spot) -> Result<(), String> {
+        let gone = self.shelf(spot)?.items.remove(&spot.place());
         if gone.is_some() {
             self.state.lsn += 1;
         }
+        Ok(())
     }
 }
 
 impl Spot {
-    pub(crate) fn place(self) -> (String, Vec<u8>) {
+    pub fn place(self) -> (String, Vec<u8>) {
         (self.1.to_owned(), self.2.as_bytes().to_vec())
     }
 }
 
-pub(crate) fn bits(vector: &[f32]) -> Vec<u32> {
+pub fn bits(vector: &[f32]) -> Vec<u32> {
     vector.iter().map(|v| v.to_bits()).collect()
 }
 
 impl Shelf {
     /// Number of entries that are not expired at a moment.
-    pub(crate) fn count(&self, now: Timestamp) -> u64 {
+    pub fn count(&self, now: Timestamp) -> u64 {
         self.items.values().filter(|item| item.expires.is_none_or(|t| t > now.0)).count() as u64
     }
 
     /// Ids and scores of all entries with a vector, best first, ties by id; nothing expired.
-    pub(crate) fn best(&self, query: &[f32]) -> Vec<(u64, f64)> {
+    pub fn best(&self, query: &[f32]) -> Vec<(u64, f64)> {
         let mut best: Vec<(u64, f64)> = Vec::new();
         for item in self.items.values() {
             let Some(vector) = &item.vector else { continue };
@@ -276,7 +283,7 @@ impl Shelf {
 }
 
 /// The first difference between two states, in words.
-pub(crate) fn difference(found: &State, wanted: &State) -> String {
+pub fn difference(found: &State, wanted: &State) -> String {
     if found.lsn != wanted.lsn {
         return format!("last LSN is {}, not {}", found.lsn, wanted.lsn);
     }
@@ -288,7 +295,7 @@ pub(crate) fn difference(found: &State, wanted: &State) -> String {
         return format!("collections are {:?}, not {:?}", names(found), names(wanted));
     }
     for (name, wanted) in &wanted.shelves {
-        let found = &found.shelves[name];
+        let Some(found) = found.shelves.get(name) else { return format!("{name} is missing") };
         if found.spec != wanted.spec {
             return format!("{name} is {:?}, not {:?}", found.spec, wanted.spec);
         }

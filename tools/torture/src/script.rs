@@ -17,31 +17,31 @@ use pmll::{
 };
 use serde_json::json;
 
-use crate::crash::model::{Act, CLIENT, Model, Spot, State};
+use crate::model::{Act, CLIENT, Model, Spot, State};
 
 /// The moment every script begins: 2023-11-14.
-pub(crate) const START: Timestamp = Timestamp(1_700_000_000_000_000);
+pub const START: Timestamp = Timestamp(1_700_000_000_000_000);
 
 /// A clock that stands still until it is moved.
 #[derive(Debug)]
-pub(crate) struct HandClock {
+pub struct HandClock {
     wall: AtomicI64,
     ran: AtomicI64,
 }
 
 impl HandClock {
-    pub(crate) fn new(now: Timestamp) -> Arc<HandClock> {
+    pub fn new(now: Timestamp) -> Arc<HandClock> {
         Arc::new(HandClock { wall: AtomicI64::new(now.0), ran: AtomicI64::new(0) })
     }
 
-    pub(crate) fn advance(&self, by: Duration) {
+    pub fn advance(&self, by: Duration) {
         let micros = i64::try_from(by.as_micros()).unwrap_or(0);
         self.wall.fetch_add(micros, Ordering::AcqRel);
         self.ran.fetch_add(micros, Ordering::AcqRel);
     }
 
     /// Sets the wall clock, as a person would: no time passes.
-    pub(crate) fn set(&self, now: Timestamp) {
+    pub fn set(&self, now: Timestamp) {
         self.wall.store(now.0, Ordering::Release);
     }
 }
@@ -57,24 +57,24 @@ impl Clock for HandClock {
 }
 
 /// The smallest budget, and no thread of its own: every run makes the same calls.
-pub(crate) fn options() -> Options {
+pub fn options() -> Options {
     Options { background: false, budget_bytes: Some(1 << 20), ..Options::default() }
 }
 
 /// Opens the store on a disk.
-pub(crate) fn open(disk: &SimDisk, clock: &Arc<HandClock>) -> Result<Store, Error> {
+pub fn open(disk: &SimDisk, clock: &Arc<HandClock>) -> Result<Store, Error> {
     let clock: Arc<dyn Clock> = Arc::clone(clock) as Arc<dyn Clock>;
     Store::builder("sim").disk(Arc::new(disk.clone())).clock(clock).options(options()).open()
 }
 
 /// Bytes that zstd cannot shorten, the same for the same number.
-pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut x = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let next = || {
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
-        x.to_le_bytes()[3]
+        (x >> 24) as u8
     };
     std::iter::repeat_with(next).take(len).collect()
 }
@@ -99,7 +99,7 @@ fn person(number: u64) -> Draft {
 }
 
 /// The workload: about eighty acts.
-pub(crate) fn script() -> Vec<Act> {
+pub fn script() -> Vec<Act> {
     use Act::{
         Batch, Buffer, Checkpoint, Compress, Define, Delete, Drop, Kill, Pin, Put, Recompress,
         Reopen, Set, Sync, Touch, Update, Vacuum, Wait,
@@ -161,18 +161,18 @@ pub(crate) fn script() -> Vec<Act> {
         Put(n("n5"), note(12)),
         // More than the budget's trigger: a run by itself, then back again.
         Set("budget_bytes", json!(2 << 20)),
-        Batch(None, (0..9).map(|i| Put(n(HEAVY[i]), heavy(i as u64))).collect()),
+        Batch(None, (0..).zip(HEAVY).map(|(i, key)| Put(n(key), heavy(i))).collect()),
         Checkpoint,
         Set("budget_bytes", json!(1 << 20)),
         Compress(Policy::Watermark),
         Recompress,
-        Batch(None, (0..9).map(|i| Delete(n(HEAVY[i]))).collect()),
+        Batch(None, HEAVY.into_iter().map(|key| Delete(n(key))).collect()),
         Set("budget_bytes", serde_json::Value::Null),
         Compress(Policy::Paper),
-        Batch(None, (20..32).map(|i| Put(n(KEYS[i - 20]), note(i as u64))).collect()),
+        Batch(None, (20..).zip(KEYS).map(|(i, key)| Put(n(key), note(i))).collect()),
         Delete(n("b1")),
         Checkpoint,
-        Batch(None, (0..8).map(|i| Delete(n(KEYS[i]))).collect()),
+        Batch(None, KEYS.into_iter().take(8).map(|key| Delete(n(key))).collect()),
         Wait(26 * hour),
         Put(n("y1"), Draft::text("expires as well").expires(Timestamp(START.0 + 1))),
         Vacuum(vec![n("x1")]),
@@ -201,7 +201,7 @@ fn seen(times: u64) -> Patch {
 
 /// An act of a run: when it was issued and acknowledged, and what the store holds after it.
 #[derive(Clone, Debug)]
-pub(crate) struct Moment {
+pub struct Moment {
     /// The act in words.
     pub name: String,
     /// The leg it belongs to.
@@ -223,7 +223,7 @@ pub(crate) struct Moment {
 }
 
 /// A finished run.
-pub(crate) struct Run {
+pub struct Run {
     /// The disk of each leg.
     pub disks: Vec<SimDisk>,
     /// Every act in order; the first is the creation of the store.
@@ -232,7 +232,7 @@ pub(crate) struct Run {
 
 /// Plays acts beside the model, recording. The live store is compared with the model by `look`
 /// after every act.
-pub(crate) fn play(
+pub fn play(
     seed: u64,
     acts: &[Act],
     look: &dyn Fn(&Store, &Moment, &HandClock) -> Result<(), String>,
@@ -249,7 +249,7 @@ pub(crate) fn play(
         clock.advance(Duration::from_secs(1));
         let now = clock.now();
         let mut issued = run.disk().op_count();
-        model.apply(act, now);
+        model.apply(act, now).map_err(|e| format!("{name}: {e}"))?;
         match act {
             Act::Wait(time) => clock.advance(*time),
             Act::Reopen => {
@@ -310,7 +310,7 @@ impl Run {
 }
 
 /// Does one act on a store. Receipts are given back for those that write entries.
-pub(crate) fn perform(store: &Store, act: &Act) -> Result<Vec<Receipt>, Error> {
+pub fn perform(store: &Store, act: &Act) -> Result<Vec<Receipt>, Error> {
     match act {
         Act::Define(name, spec) => store.collection_with(name, spec.clone()).map(|_| ())?,
         Act::Touch(spot) => at(store, *spot)?.touch(spot.2).map(|_| ())?,
@@ -336,7 +336,7 @@ pub(crate) fn perform(store: &Store, act: &Act) -> Result<Vec<Receipt>, Error> {
 }
 
 /// The batch of a [`Act::Batch`].
-pub(crate) fn batch(store: &Store, request: Option<u64>, acts: &[Act]) -> Result<Batch, Error> {
+pub fn batch(store: &Store, request: Option<u64>, acts: &[Act]) -> Result<Batch, Error> {
     let mut batch = Batch::new();
     if let Some(number) = request {
         batch = batch.request(CLIENT, number);
@@ -349,12 +349,15 @@ fn stage(store: &Store, batch: Batch, act: &Act) -> Result<Batch, Error> {
         Act::Put(spot, draft) => batch.put(&at(store, *spot)?, spot.2, draft.clone()),
         Act::Update(spot, patch) => batch.update(&at(store, *spot)?, spot.2, patch.clone()),
         Act::Delete(spot) => batch.delete(&at(store, *spot)?, spot.2),
-        other => panic!("{other:?} is no part of a batch"),
+        other => {
+            let text = format!("{other:?} is no part of a batch");
+            return Err(Error::new(pmll::ErrorKind::Invalid, text));
+        }
     })
 }
 
 /// The handle an act of the script works through.
-pub(crate) fn at(store: &Store, spot: Spot) -> Result<Collection, Error> {
+pub fn at(store: &Store, spot: Spot) -> Result<Collection, Error> {
     let found = store.find_collection(spot.0)?;
     let collection = found.ok_or_else(|| {
         Error::new(pmll::ErrorKind::NotFound, format!("the script needs collection {}", spot.0))
@@ -363,7 +366,7 @@ pub(crate) fn at(store: &Store, spot: Spot) -> Result<Collection, Error> {
 }
 
 /// An act in a few words.
-pub(crate) fn brief(act: &Act) -> String {
+pub fn brief(act: &Act) -> String {
     match act {
         Act::Put(spot, _) => format!("put {}/{}/{}", spot.0, spot.1, spot.2),
         Act::Buffer(spot, _) => format!("buffer {}/{}/{}", spot.0, spot.1, spot.2),
