@@ -268,6 +268,9 @@ fn list(
         return Err(Unusable::Rebuild(Error::corrupt(message)));
     }
     // An older state of the file passes every checksum. It shows in its numbers.
+    for name in [meta::APPLIED_LSN, meta::NEXT_ID, meta::NEXT_COLLECTION, meta::UPTIME_MS] {
+        snapshot.meta(name)?;
+    }
     if snapshot.meta(meta::NEXT_SEGMENT)?.is_none() && !present.is_empty() {
         return Err(Unusable::Rebuild(Error::corrupt("it lacks its own numbers")));
     }

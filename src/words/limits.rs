@@ -29,6 +29,9 @@ pub const BATCH_OPS_MAX: usize = 1 << 20;
 pub const K_MAX: usize = 1 << 20;
 /// Most collections in a store: their definitions are resident.
 pub const COLLECTIONS_MAX: usize = 65_536;
+/// Largest number that counts something for ever (LSNs, ids, segments, batches) and may come from a file.
+/// A store that takes a million a second gets there in 146,000 years; above it additions could overflow.
+pub const COUNT_MAX: u64 = 1 << 62;
 /// Smallest memory budget.
 pub const BUDGET_BYTES_MIN: u64 = 1 << 20;
 

@@ -159,6 +159,9 @@ impl Footer {
             return Err(Damage::new(format!("covers LSN {first} to {last}")));
         }
         let next_id = reader.u64()?;
+        if last.0.max(next_id).max(number) > limits::COUNT_MAX {
+            return Err(Damage::new(format!("counts to LSN {last}, id {next_id}: too far")));
+        }
         let next_collection = reader.u32()?;
         let beside = reader.u32()?;
         let count = counted(&mut reader, 12)?;
@@ -435,6 +438,8 @@ mod tests {
         refused(&|f| f.groups[0].min_id = EntryId(31), END);
         refused(&|f| f.groups.push(footer().groups[0].clone()), END);
         refused(&|f| f.ops = None, END);
+        refused(&|f| f.next_id = u64::MAX, END);
+        refused(&|f| f.covers = Some((Lsn(1), Lsn(u64::MAX))), END);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crc32fast::Hasher;
 
 use crate::bytes::codec::cursor::{Put, Reader, Short};
 use crate::words::id::Lsn;
+use crate::words::limits;
 
 /// Length of the segment header; the first frame starts here.
 pub const HEADER_BYTES: usize = 64;
@@ -97,13 +98,15 @@ impl SegmentHeader {
         if format != FORMAT {
             return Err(HeaderError::Format(format));
         }
-        Ok(SegmentHeader {
+        let header = SegmentHeader {
             store_id: reader.array()?,
             number: reader.u64()?,
             first_lsn: Lsn(reader.u64()?),
             first_batch: reader.u64()?,
             salt: reader.u64()?,
-        })
+        };
+        let furthest = header.number.max(header.first_lsn.0).max(header.first_batch);
+        if furthest > limits::COUNT_MAX { Err(HeaderError::Bad) } else { Ok(header) }
     }
 
     /// The seed of all CRCs of this segment's frames.
@@ -326,6 +329,19 @@ mod tests {
                 assert_eq!(SegmentHeader::decode(&flipped), Err(HeaderError::Bad), "{at}");
             }
             assert_eq!(SegmentHeader::decode(&bytes[..at]), Err(HeaderError::Bad));
+        }
+    }
+
+    #[test]
+    fn numbers_that_no_store_reaches_are_refused() {
+        for header in [
+            SegmentHeader { first_lsn: Lsn(u64::MAX), ..header() },
+            SegmentHeader { first_batch: u64::MAX, ..header() },
+            SegmentHeader { number: u64::MAX, ..header() },
+        ] {
+            let mut bytes = Vec::new();
+            header.encode(&mut bytes);
+            assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Bad));
         }
     }
 

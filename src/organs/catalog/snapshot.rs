@@ -21,9 +21,10 @@ use crate::organs::catalog::tables::{
     self, KeyRange, LOCATED_BYTES, Located, NUMBER_BYTES, Table, key_row, open_bytes, open_key_row,
     open_located, open_number,
 };
-use crate::organs::catalog::{Guarded, guard, redb_error};
+use crate::organs::catalog::{FILE, Guarded, guard, redb_error};
 use crate::words::error::{Error, Result};
 use crate::words::id::{CollectionId, EntryId, Key, Namespace};
+use crate::words::limits;
 
 /// See the file's story. Cheap to share behind an `Arc`, not to make: some 10 microseconds.
 pub struct Snapshot {
@@ -219,11 +220,17 @@ impl Snapshot {
 
     /// A number of the store by its name.
     pub fn meta(&self, name: &str) -> Result<Option<u64>> {
-        guard(|| {
+        let found = guard(|| {
             let found = self.tables.get()?.meta.get(name).map_err(|e| self.fail(e))?;
             let key = name.as_bytes();
             found.map(|value| open_number(Table::Meta, key, &value.value())).transpose()
-        })
+        })?;
+        match found {
+            Some(number) if number > limits::COUNT_MAX => {
+                Err(Error::corrupt(format!("{FILE}: {name} is {number}, which no store reaches")))
+            }
+            found => Ok(found),
+        }
     }
 
     /// Number of keys, over all collections: that of live entries.

@@ -133,7 +133,7 @@ fn decode_put(
     let has = |bit: u16| flags & bit != 0;
     let half = has(PUT_HALF);
     let collection = CollectionId(reader.u32()?);
-    let id = EntryId(reader.u64()?);
+    let id = entry_id(reader)?;
     let at = Timestamp(reader.i64()?);
     let created = Timestamp(reader.i64()?);
     let updated = Timestamp(reader.i64()?);
@@ -207,7 +207,7 @@ fn decode_put(
 
 fn decode_delete(lsn: Lsn, reader: &mut Reader<'_>) -> Result<Tombstone, DecodeError> {
     let collection = CollectionId(reader.u32()?);
-    let id = EntryId(reader.u64()?);
+    let id = entry_id(reader)?;
     let removal = match reader.u8()? {
         0 => Removal::Deleted,
         1 => Removal::Expired,
@@ -249,6 +249,13 @@ fn decode_define(
     let spec = CollectionSpec { dim, metric, element, model };
     spec.check().map_err(|e| DecodeError::Value(e.message().to_owned()))?;
     Ok(CollectionDef { id, name, spec, version: lsn, created })
+}
+
+fn entry_id(reader: &mut Reader<'_>) -> Result<EntryId, DecodeError> {
+    match reader.u64()? {
+        id if id > limits::COUNT_MAX => Err(DecodeError::Value(format!("id {id} is too large"))),
+        id => Ok(EntryId(id)),
+    }
 }
 
 fn at_most(what: &str, value: u32, limit: usize) -> Result<usize, DecodeError> {
