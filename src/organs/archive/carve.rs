@@ -64,7 +64,7 @@ pub enum Opened {
     /// By its own directory; the error says what else is wrong with its frame.
     Listed(Segment, Option<Error>),
     /// By its rows; the error says what is wrong with its directory.
-    Carved(Box<Carving>, Error),
+    Carved(Carving, Error),
 }
 
 /// Opens a segment by whatever of it is whole. Errors: `Version` when a newer build wrote it, `Corrupt`
@@ -106,7 +106,7 @@ pub fn open_damaged(disk: &dyn Disk, number: u64, store_id: [u8; 16]) -> Result<
         Carving { segment, groups: Vec::new(), ops_from: HEADER_BYTES as u64, footer_at };
     carving.find_groups()?;
     carving.find_ops()?;
-    Ok(Opened::Carved(Box::new(carving), error))
+    Ok(Opened::Carved(carving, error))
 }
 
 fn segment_of(file: Arc<dyn File>, number: u64, bytes: u64, footer: Footer, crc: u32) -> Segment {

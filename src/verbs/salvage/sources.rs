@@ -130,7 +130,7 @@ pub fn read(
         index::ask(&mut sources, index);
     }
     for (number, carving) in carvings {
-        sources.read_carved(number, *carving, index.as_ref())?;
+        sources.read_carved(number, carving, index.as_ref())?;
         progress(sources.best.len() as u64);
     }
     sources.judge_wounds(index.as_ref());
@@ -152,7 +152,7 @@ impl Sources {
         &mut self,
         disk: &dyn Disk,
         store_id: [u8; 16],
-    ) -> Result<Vec<(u64, Box<Carving>)>> {
+    ) -> Result<Vec<(u64, Carving)>> {
         let mut carvings = Vec::new();
         for number in archive::list(disk)? {
             let file = archive::file_name(number);
