@@ -46,6 +46,7 @@ pub use face::batch::Batch;
 pub use face::builder::Builder;
 pub use face::collection::Collection;
 pub use face::inspect;
+pub use face::salvage::{Lost, Older, Salvage, SalvageProgress, SalvageReport, salvage};
 pub use face::stats::{
     CompressorStats, DiskStats, Fidelity, Stats, TierStats, Width, WrittenStats,
 };

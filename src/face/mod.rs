@@ -4,5 +4,6 @@ pub mod batch;
 pub mod builder;
 pub mod collection;
 pub mod inspect;
+pub mod salvage;
 pub mod stats;
 pub mod store;

@@ -109,6 +109,12 @@ pub fn in_use(disk: &dyn Disk) -> Result<bool> {
     }
 }
 
+/// Takes the lock of a store as somebody who only reads, who may find it damaged. Nothing is written, not
+/// even a lock file where there is none. `Locked` when somebody writes.
+pub fn share(disk: &dyn Disk) -> Result<Lock> {
+    lock(disk, true)
+}
+
 fn check_empty(disk: &dyn Disk, names: &[String]) -> Result<()> {
     for name in names {
         let ours = name == LOCK_FILE

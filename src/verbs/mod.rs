@@ -5,6 +5,7 @@ pub mod compress;
 pub mod inspect;
 pub mod layout;
 pub mod recovery;
+pub mod salvage;
 pub mod search;
 pub mod vacuum;
 pub mod verify;

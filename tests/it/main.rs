@@ -3,19 +3,23 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
 
 mod beside;
+mod clocks;
 mod closing;
 mod crash;
 mod faults;
 mod flips;
+mod footprint;
 mod format;
 mod full;
 mod input;
 mod levels;
 mod mishaps;
+mod mixtures;
 mod model;
 mod owners;
 mod rebuild;
 mod rules;
+mod salvage;
 mod search;
 mod support;
 mod sweep;

@@ -25,6 +25,7 @@ use std::io;
 use crate::io::Disk;
 use crate::words::error::{Error, Result};
 
+pub mod carve;
 pub mod codes;
 pub mod frames;
 pub mod segment;

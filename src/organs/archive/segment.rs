@@ -144,7 +144,8 @@ impl Segment {
         Ok(())
     }
 
-    fn row_offset(&self, group: u16, first: u32, count: u32) -> Result<u64> {
+    /// Where rows stand in the file.
+    pub fn row_offset(&self, group: u16, first: u32, count: u32) -> Result<u64> {
         let rows = self.group(group)?.rows;
         if u64::from(first) + u64::from(count) > u64::from(rows) {
             return Err(self.no_row(group, u64::from(first) + u64::from(count)));
@@ -325,7 +326,7 @@ pub(super) fn read_frame_of(
     Ok((footer, trailer.footer_crc))
 }
 
-fn read_exact(file: &dyn File, name: &str, buf: &mut [u8], offset: u64) -> Result<()> {
+pub(super) fn read_exact(file: &dyn File, name: &str, buf: &mut [u8], offset: u64) -> Result<()> {
     file.read_exact_at(buf, offset).map_err(|e| match e.kind() {
         // A sealed file never ends early: it was cut.
         io::ErrorKind::UnexpectedEof => Error::corrupt(format!(

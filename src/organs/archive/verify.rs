@@ -105,7 +105,7 @@ impl Segment {
             for row in rows.drain(..) {
                 problems.note(self.verify_claims(group, last.as_ref(), &row));
                 problems.note(verify_body(&mut reader, &row));
-                problems.note(self.verify_payload(&mut reader, number, &row, &mut scratch));
+                problems.note(self.check_payload(&mut reader, number, &row));
                 problems.note(self.vector(number, &row).map(|_| ()));
                 if let Some(index) = row.vector_index {
                     problems.note(self.code(number, index, &mut scratch));
@@ -141,22 +141,18 @@ impl Segment {
         Ok(())
     }
 
-    fn verify_payload(
-        &self,
-        reader: &mut BodyReader<'_>,
-        group: u16,
-        row: &Row,
-        scratch: &mut Vec<u8>,
-    ) -> Result<()> {
+    /// Reads a payload and checks it; a large one piece by piece.
+    pub fn check_payload(&self, reader: &mut BodyReader<'_>, group: u16, row: &Row) -> Result<()> {
         if !row.pieces {
             return reader.payload(row).map(|_| ());
         }
         let len = row.payload_len() as usize;
         let mut hasher = crc32fast::Hasher::new();
+        let mut piece = Vec::new();
         for from in (0..len).step_by(PIECE_BYTES) {
-            scratch.resize(PIECE_BYTES.min(len - from), 0);
-            self.payload_piece(group, row, from as u64, scratch)?;
-            hasher.update(scratch);
+            piece.resize(PIECE_BYTES.min(len - from), 0);
+            self.payload_piece(group, row, from as u64, &mut piece)?;
+            hasher.update(&piece);
         }
         match hasher.finalize() == row.payload_crc {
             true => Ok(()),

@@ -7,7 +7,9 @@
 //!
 //! What a damaged place means is said by the same evidence and the same [`judge`] as at an open.
 //!
-//! Never: writes, hands out an operation, or decides anything.
+//! [`visit()`] does the same for a salvage, and hands out the batches that are whole.
+//!
+//! Never: writes, hands out a part of a batch, or decides anything.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +26,11 @@ use crate::words::record::Op;
 use super::survey::{Asked, BATCH_END_BYTES, Window, has_hole, is_blank, plausible, survey};
 use super::verdict::{Evidence, Verdict, judge};
 use super::{file_name, list};
+
+mod visit;
+
+pub use visit::{Logged, Met, visit};
+use visit::{Sink, Take};
 
 const FRAME: u64 = FRAME_BYTES as u64;
 /// Damaged places of a segment that are judged, each by reading on to its end; the others are counted.
@@ -151,7 +158,7 @@ pub fn look(disk: &dyn Disk, applied: Lsn) -> Result<Vec<(String, Result<Look>)>
             _ => Lsn(0),
         });
         let look = match header {
-            Ok(header) => look_at(disk, *number, *header, applied, later),
+            Ok(header) => look_at(disk, *number, *header, applied, later, None),
             Err(error) => Err(error.clone()),
         };
         looks.push((file_name(*number), look));
@@ -185,6 +192,7 @@ fn look_at(
     header: Option<SegmentHeader>,
     applied: Lsn,
     later: Option<Lsn>,
+    take: Option<Take<'_>>,
 ) -> Result<Look> {
     let mut window = Window::open(disk, file_name(number))?;
     let mut look = Look { header, ..Look::default() };
@@ -206,12 +214,13 @@ fn look_at(
         batch: Part::default(),
         batch_at: HEADER_BYTES as u64,
         after_mark: false,
+        sink: take.map(Sink::new),
     };
     walk.run(&mut look)?;
     Ok(look)
 }
 
-struct Walk {
+struct Walk<'a> {
     window: Window,
     number: u64,
     /// The last batch that was committed, and what damage is judged by.
@@ -224,9 +233,10 @@ struct Walk {
     batch_at: u64,
     /// Whether the frame before was a mark, which every further batch overwrites.
     after_mark: bool,
+    sink: Option<Sink<'a>>,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn run(&mut self, look: &mut Look) -> Result<()> {
         look.used_bytes = self.at;
         loop {
@@ -239,6 +249,7 @@ impl Walk {
                 self.wound(look, resumes)?;
                 // The chain is broken, and with it the batch.
                 look.loose += std::mem::take(&mut self.batch).count();
+                self.sink.iter_mut().for_each(Sink::tear);
                 match resumes {
                     Some(resumes) => self.at = resumes,
                     None => break,
@@ -250,10 +261,11 @@ impl Walk {
                 true => self.window.get(at + FRAME, frame.len as usize)?,
                 false => &[],
             };
+            let mut whole_op = None;
             let name = match frame.kind {
                 Kind::Op if !frame.has_payload(seed, at, payload) => "damaged",
                 Kind::Op => match decode_op(frame.lsn, payload, Some((self.number, at + FRAME))) {
-                    Ok(op) => name_of(&op),
+                    Ok(op) => name_of(whole_op.insert(op)),
                     Err(_) => "unknown",
                 },
                 Kind::Commit => "commit",
@@ -280,8 +292,17 @@ impl Walk {
                         self.batch_at = at;
                     }
                     self.batch.take(name, frame.lsn);
+                    if let Some(sink) = &mut self.sink {
+                        let header = self.window.get(at, FRAME_BYTES)?;
+                        sink.keep(self.number, at + FRAME, &frame, header, whole_op);
+                    }
                 }
-                Kind::Commit => self.commit(look, &frame, commit),
+                Kind::Commit => {
+                    if let Some(sink) = &mut self.sink {
+                        sink.hand_over(&frame, commit)?;
+                    }
+                    self.commit(look, &frame, commit);
+                }
                 Kind::Footer => break,
                 Kind::AckMark | Kind::Close => {}
             }
@@ -291,7 +312,10 @@ impl Walk {
             }
         }
         look.loose += self.batch.count();
-        Ok(())
+        match (&mut self.sink, self.batch.lsns) {
+            (Some(sink), Some((_, last))) => (sink.take)(Met::Loose(last)),
+            _ => Ok(()),
+        }
     }
 
     fn commit(&mut self, look: &mut Look, frame: &Frame, commit: Option<Commit>) {
@@ -312,11 +336,16 @@ impl Walk {
     /// Notes that nothing whole stands here.
     fn wound(&mut self, look: &mut Look, resumes: Option<u64>) -> Result<()> {
         look.wounds_total += 1;
+        let mut meaning = Meaning::Rotten;
         if look.wounds.len() < WOUNDS_MAX {
-            let meaning = self.meaning()?;
+            meaning = self.meaning()?;
             look.wounds.push(Wound { offset: self.at, resumes, meaning });
         }
-        Ok(())
+        let Some(sink) = &mut self.sink else { return Ok(()) };
+        if let Some((_, last)) = self.batch.lsns {
+            (sink.take)(Met::Loose(last))?;
+        }
+        (sink.take)(Met::Damage { file: self.window.name(), offset: self.at, meaning })
     }
 
     /// By the evidence that an open goes by.

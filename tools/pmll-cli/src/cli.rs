@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     cmd_collections, cmd_compress, cmd_crash_test, cmd_delete, cmd_doctor, cmd_eval, cmd_export,
-    cmd_get, cmd_import, cmd_list, cmd_put, cmd_search, cmd_store, demo,
+    cmd_get, cmd_import, cmd_list, cmd_put, cmd_salvage, cmd_search, cmd_store, demo,
 };
 
 const ABOUT: &str = "Put, find, import, export and check memories kept by pmll in a directory";
@@ -91,6 +91,7 @@ pub enum Command {
     Why(cmd_compress::WhyArgs),
     Vacuum(cmd_store::VacuumArgs),
     Verify(cmd_store::VerifyArgs),
+    Salvage(cmd_salvage::SalvageArgs),
     Stats(cmd_store::StatsArgs),
     Doctor(cmd_doctor::DoctorArgs),
     Demo(demo::DemoArgs),

@@ -16,6 +16,7 @@ mod cmd_get;
 mod cmd_import;
 mod cmd_list;
 mod cmd_put;
+mod cmd_salvage;
 mod cmd_search;
 mod cmd_store;
 mod demo;
@@ -74,6 +75,7 @@ fn run(command: Command, context: &Context) -> Outcome {
         Command::Why(args) => cmd_compress::why(&args, context),
         Command::Vacuum(args) => cmd_store::vacuum(&args, context),
         Command::Verify(args) => cmd_store::verify(&args, context),
+        Command::Salvage(args) => cmd_salvage::run(&args, context),
         Command::Stats(args) => cmd_store::stats(&args, context),
         Command::Doctor(args) => cmd_doctor::doctor(&args, context),
         Command::Demo(args) => demo::run(&args, context),

@@ -143,7 +143,9 @@ impl From<pmll::Error> for Failure {
         };
         let hint = match kind {
             ErrorKind::Locked => "wait until the other process closes the store, or end it",
-            ErrorKind::Corrupt => "run `pmll verify` on the store to see every damaged place",
+            ErrorKind::Corrupt => {
+                "`pmll verify` shows every damaged place, `pmll salvage` copies what is whole"
+            }
             ErrorKind::Version => "use the version of pmll that wrote the store",
             ErrorKind::Full => "free disk space, or give a larger --budget, and run it again",
             ErrorKind::Poisoned => "a write to the disk failed; check the disk, then run it again",

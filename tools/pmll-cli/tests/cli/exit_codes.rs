@@ -139,6 +139,40 @@ fn five_damage() {
 }
 
 #[test]
+fn five_when_a_salvage_lost_something() {
+    let place = Place::new();
+    for (key, text) in [("a", "zebra"), ("b", "violin"), ("c", "oboe")] {
+        place.ok(&["put", "store", "notes", key, "--text", text]);
+    }
+    place.fails(2, &["salvage", "store"]);
+    let whole = place.json(&["salvage", "store", "--out", "whole"]);
+    assert_eq!((&whole["complete"], &whole["entries"]), (&true.into(), &3.into()));
+    assert!(place.ok(&["list", "whole", "notes"]).stdout.contains("zebra"));
+    assert_eq!(place.fails(3, &["salvage", "store", "--out", "whole"])["kind"], "invalid");
+    let (path, mut bytes) = place
+        .files()
+        .into_iter()
+        .find(|(path, _)| path.extension().is_some_and(|e| e == "wal"))
+        .unwrap();
+    let at = bytes.windows(6).position(|part| part == b"violin").unwrap();
+    bytes[at] ^= 0x10;
+    std::fs::write(&path, &bytes).unwrap();
+    place.fails(5, &["get", "store", "notes", "a"]);
+    let before = place.files();
+    let run = place.run(&["salvage", "store", "--dry-run", "--json"]);
+    assert_eq!(run.code, 5, "{}{}", run.stdout, run.stderr);
+    let report = &run.objects()[0];
+    assert_eq!((&report["entries"], &report["lost_total"]), (&2.into(), &1.into()));
+    assert!(report["lost"][0]["lsns"][0].is_u64(), "{report}");
+    let run = place.run(&["salvage", "store", "--out", "saved"]);
+    assert!(run.code == 5 && run.stdout.contains("LSN"), "{}{}", run.stdout, run.stderr);
+    assert_eq!(place.files(), before, "the source was touched");
+    place.ok(&["verify", "saved"]);
+    place.ok(&["get", "saved", "notes", "a", "c"]);
+    place.fails(1, &["get", "saved", "notes", "b"]);
+}
+
+#[test]
 fn five_when_damage_leaves_a_search_with_nothing() {
     let place = Place::new();
     place.ok(&["put", "store", "c", "a", "--text", "zebra"]);
