@@ -3,8 +3,8 @@
 //! 1. Pending changes are cut into atoms that reach the disk each for itself: bytes of a write, the
 //!    length that write gave the file, a cut or extension, a change of a name.
 //! 2. A plan gives every atom its fate: kept, dropped, or (bytes only) torn, where each sector of
-//!    512 or 4096 bytes is kept or dropped on its own. A sector of a torn write that was dropped has
-//!    its old bytes, or noise, or those of the sector before it.
+//!    512 or 4096 bytes is kept or dropped on its own. With [`Limits::noise`] a sector that was
+//!    dropped may hold noise, or what stands in the sector before it, in place of its old bytes.
 //! 3. The kept atoms are applied, oldest first, to the durable state. That is the image: a new disk
 //!    at rest.
 //!
@@ -66,13 +66,16 @@ pub struct Limits {
     pub random: usize,
     /// Images with torn writes (default 16).
     pub torn: usize,
+    /// Whether sectors of torn writes may hold neither old nor new bytes (default false): a disk whose
+    /// sectors are not written whole or not at all. What is overwritten in place is lost on it.
+    pub noise: bool,
     /// Seed of all choices (default 0); it is mixed with that of the disk.
     pub seed: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { images: 2048, random: 16, torn: 16, seed: 0 }
+        Limits { images: 2048, random: 16, torn: 16, noise: false, seed: 0 }
     }
 }
 
@@ -142,7 +145,7 @@ pub(super) fn enumerate(
     let atoms = atoms(state);
     let seed = mix(limits.seed ^ mix(seed));
     let plans = choose(plans(&atoms, profile, limits, seed), limits.images, seed);
-    plans.into_iter().map(|plan| (plan, build(state, &atoms, plan))).collect()
+    plans.into_iter().map(|plan| (plan, build(state, &atoms, plan, limits.noise))).collect()
 }
 
 fn atoms(state: &State) -> Vec<Atom<'_>> {
@@ -285,7 +288,7 @@ fn fate(plan: Plan, index: usize, seq: u64) -> Fate {
     }
 }
 
-fn build(state: &State, atoms: &[Atom<'_>], plan: Plan) -> State {
+fn build(state: &State, atoms: &[Atom<'_>], plan: Plan, noise: bool) -> State {
     let mut names = state.durable.clone();
     let mut changed: BTreeMap<u64, Arc<Content>> = BTreeMap::new();
     let durable = |inode: u64| {
@@ -322,7 +325,9 @@ fn build(state: &State, atoms: &[Atom<'_>], plan: Plan) -> State {
         let content = Arc::make_mut(changed.entry(inode).or_insert_with(|| durable(inode)));
         match (&atom.what, torn) {
             (What::Data { offset, data, .. }, None) => content.put(data, *offset),
-            (What::Data { offset, data, .. }, Some(seed)) => tear(content, data, *offset, seed),
+            (What::Data { offset, data, .. }, Some(seed)) => {
+                tear(content, data, *offset, seed, noise);
+            }
             (What::Grow { len, .. }, _) => content.set_len_only(*len),
             (What::SetLen { len, .. }, _) => content.set_len(*len),
             (What::Name(_), _) => {}
@@ -338,13 +343,13 @@ fn build(state: &State, atoms: &[Atom<'_>], plan: Plan) -> State {
 
 /// Writes some of the sectors of a write. One that is not written keeps its old bytes, or when all
 /// of it was to be written, holds noise or what stands in the sector before.
-fn tear(content: &mut Content, data: &[u8], offset: u64, seed: u64) {
+fn tear(content: &mut Content, data: &[u8], offset: u64, seed: u64, noisy: bool) {
     let sector: u64 = if mix(seed).is_multiple_of(2) { 512 } else { 4096 };
     let mut done = 0;
     while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
         let at = offset + done as u64;
         let piece = usize::try_from(sector - at % sector).unwrap_or(1).min(rest.len());
-        let is_whole = piece as u64 == sector;
+        let is_whole = noisy && piece as u64 == sector;
         match (mix(seed ^ mix(at / sector)) % 8, rest.get(..piece)) {
             (0..4, Some(bytes)) => content.put(bytes, at),
             (4, _) if is_whole => content.put(&noise(seed ^ at, piece), at),

@@ -143,7 +143,12 @@ fn writes_tear_at_sectors() {
     let file = settled(&disk, "a", &[1; 16_384]);
     file.write_at(&[2; 9000], 300).unwrap();
     let (mut torn, mut whole_pages, mut noisy) = (0, 0, 0);
-    for image in disk.crash_images(Profile::Posix, 1000) {
+    disk.record();
+    let run = disk.recording().unwrap();
+    let noise = Limits { images: 1000, torn: 40, noise: true, ..Limits::default() };
+    let whole = disk.crash_images(Profile::Posix, 1000);
+    let noisy_images = run.images_at(run.end_op(), Profile::Posix, &noise);
+    for (nth, image) in whole.iter().chain(&noisy_images).enumerate() {
         let bytes = image.durable_bytes("a").unwrap();
         assert!(bytes[..300].iter().chain(&bytes[9300..]).all(|&b| b == 1));
         let sectors: Vec<BTreeSet<u8>> =
@@ -151,7 +156,9 @@ fn writes_tear_at_sectors() {
         // Old, new, noise, or what stood in the sector before: of which sector 0 alone is mixed.
         let is_known = |s: &BTreeSet<u8>| s.len() == 1 || s.len() > 50 || *s == sectors[0];
         assert!(sectors[1..].iter().all(is_known), "a sector is never torn: {sectors:?}");
-        noisy += usize::from(sectors.iter().any(|s| s.len() > 50));
+        let has_noise = sectors.iter().any(|s| s.len() > 50);
+        assert!(nth >= whole.len() || !has_noise, "noise nobody asked for");
+        noisy += usize::from(has_noise);
         let kept: Vec<bool> = sectors[1..].iter().map(|s| s.contains(&2)).collect();
         if kept.contains(&true) && kept.contains(&false) {
             torn += 1;

@@ -193,7 +193,7 @@ impl<'a> Sweep<'a> {
                 _ => POSIX_IMAGES * effort,
             };
             let choices = POSIX_CHOICES * effort;
-            let limits = Limits { images, random: choices, torn: choices, seed };
+            let limits = Limits { images, random: choices, torn: choices, noise: true, seed };
             let window = oracle.window(leg, op, profile == Profile::Kill);
             for image in recording.images_at(op, profile, &limits) {
                 let hash = image.image_hash();
@@ -248,7 +248,12 @@ impl<'a> Sweep<'a> {
         let store = open(disk, &HandClock::new(START)).map_err(|e| format!("nested: {e:?}"))?;
         let recording = disk.recording().ok_or("no recording")?;
         drop(store);
-        let limits = Limits { images: NESTED_IMAGES, seed: self.options.seed, ..Limits::default() };
+        let limits = Limits {
+            images: NESTED_IMAGES,
+            noise: true,
+            seed: self.options.seed,
+            ..Limits::default()
+        };
         for op in recording.first_op()..=recording.end_op() {
             for profile in [Profile::Kill, Profile::Posix] {
                 for image in recording.images_at(op, profile, &limits) {
@@ -273,7 +278,7 @@ impl<'a> Sweep<'a> {
     /// A disk that lied about its syncs: some earlier state, or a typed refusal.
     fn lie(&self, oracle: &Oracle<'_>, recording: &Recording, leg: usize, op: u64) {
         let seed = self.options.seed;
-        let limits = Limits { images: LYING_IMAGES, seed, ..Limits::default() };
+        let limits = Limits { images: LYING_IMAGES, noise: true, seed, ..Limits::default() };
         let everything = 0..=oracle.run.moments.len() - 1;
         for image in recording.images_at(op, Profile::Lying, &limits) {
             if self.known(image.image_hash()).is_some() {

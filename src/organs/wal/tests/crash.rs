@@ -147,7 +147,7 @@ fn known_at(known: &[Known], op: u64) -> Known {
 
 #[test]
 fn a_crash_at_any_call_loses_nothing_acknowledged() {
-    let limits = Limits { images: 80, torn: 40, ..Limits::default() };
+    let limits = Limits { images: 80, torn: 40, noise: true, ..Limits::default() };
     let (mut images, mut nested) = (0, 0);
     for (seed, script) in (0..4).flat_map(|seed| SCRIPTS.iter().map(move |s| (seed, s))) {
         let disk = SimDisk::new(seed);
@@ -183,7 +183,7 @@ fn crash_while_opening(run: &Run, image: &SimDisk, known: Known) -> usize {
     let wal = Wal::open(Arc::new(image.clone()), STORE, scan, SMALL).unwrap();
     drop(wal);
     let recording = image.recording().unwrap();
-    let limits = Limits { images: 12, random: 2, torn: 4, ..Limits::default() };
+    let limits = Limits { images: 12, random: 2, torn: 4, noise: true, ..Limits::default() };
     let mut seen = HashSet::new();
     for op in recording.first_op()..=recording.end_op() {
         for again in recording.distinct_images_at(op, Profile::Posix, &limits, &mut seen) {
@@ -282,7 +282,7 @@ fn a_disk_that_lies_about_syncs_gives_a_prefix_or_a_refusal() {
     let mut run = Run::new(&disk);
     run.script(&SCRIPTS[2]).unwrap();
     let recording = disk.recording().unwrap();
-    let limits = Limits { images: 30, ..Limits::default() };
+    let limits = Limits { images: 30, noise: true, ..Limits::default() };
     let mut seen = HashSet::new();
     for op in recording.first_op()..=recording.end_op() {
         let known = known_at(&run.known, op);
