@@ -13,10 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::words::entry::Receipt;
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::sync::{Condvar, Mutex};
 
 /// How many promises ended how, since the store was opened.
 #[derive(Debug, Default)]

@@ -8,11 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::controller::engine::Engine;
 use crate::pure::policy::{Policy, TRIGGER_SHARE};
 use crate::words::error::Error;
+use crate::words::sync::{Condvar, Mutex};
 
 /// What the thread is asked to do.
 #[derive(Debug, Default)]

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use parking_lot::{Condvar, Mutex};
 
 use crate::bytes::promise::Counters;
 use crate::controller::background::{Background, Signal, Wake};
@@ -37,6 +36,7 @@ use crate::words::clock::Clock;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::limits;
 use crate::words::options::Options;
+use crate::words::sync::{self, Condvar, Mutex};
 
 /// Name of the setting that holds the budget.
 pub const BUDGET_SETTING: &str = "budget_bytes";
@@ -460,7 +460,7 @@ impl Engine {
             if Arc::strong_count(&before) <= 1 {
                 return true;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            sync::pause(Duration::from_millis(1));
         }
         false
     }

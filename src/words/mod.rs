@@ -12,4 +12,5 @@ pub mod limits;
 pub mod options;
 pub mod record;
 pub mod rule;
+pub mod sync;
 pub mod tier;
