@@ -1,6 +1,6 @@
 //! Crash tests of pmll stores, for the project's own tests, for `pmll crash-test` and by hand.
 //!
-//! [`simulate`] cuts a scripted workload off at every call of a simulated disk. Its parts are public
+//! [`simulate()`] cuts a scripted workload off at every call of a simulated disk. Its parts are public
 //! because other tests play the same script: [`model`] says what must be there, [`script`] does it,
 //! [`oracle`] judges what a disk holds.
 //!

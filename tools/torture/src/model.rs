@@ -2,9 +2,9 @@
 //!
 //! 1. A [`State`] is everything a reader can see: collections, entries byte for byte, settings; and
 //!    beside it the counters that must never fall back: the last LSN and the next id.
-//! 2. [`State::apply`] plays one [`Act`] on it, by the rules of the documentation, not by the
+//! 2. [`Model::apply`] plays one [`Act`] on it, by the rules of the documentation, not by the
 //!    store's code: ids dense from 1, one LSN per operation, upserts that keep id and creation time.
-//! 3. [`State::best`] says what an exact search answers, by the textbook formula.
+//! 3. [`Shelf::best`] says what an exact search answers, by the textbook formula.
 //!
 //! It never asks the store, and knows nothing of files.
 

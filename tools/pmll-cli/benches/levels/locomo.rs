@@ -81,7 +81,7 @@ pub fn run(data: &Path) -> Outcome<()> {
     );
     println!(
         "| policy | outcome | counted | L0 | L1 int8 | L1 int4 | L2 | recall@{K} | distinct scores | \
-         after a search | moves a month later |\n|---|---|---|---|---|---|---|---|---|---|---|"
+         after a search | planned moves, a month later as before |\n|---|---|---|---|---|---|---|---|---|---|---|"
     );
     let mut least_distinct = usize::MAX;
     for policy in [Policy::Watermark, Policy::Paper, Policy::PaperLiteral] {
@@ -90,12 +90,13 @@ pub fn run(data: &Path) -> Outcome<()> {
         let store = open(&dir.path().join("store"), budget_bytes, &clock)?;
         fill(&store, &turns)?;
         let report = store.compress_with(policy)?;
-        // Plans come to rest in three runs at most: where a large entry was, small ones may fit.
-        for _ in 0..2 {
-            store.compress_with(policy)?;
-        }
+        // A run that is asked for may still fit a few entries where a large one was. What counts is
+        // that a month in which nothing happens changes neither a score nor a plan.
+        let planned = store.plan_with(policy)?.moves;
+        let scored = totals(&store)?;
         clock.skip(MONTH)?;
-        let later = store.compress_with(policy)?;
+        let later = store.plan_with(policy)?;
+        assert!(scored == totals(&store)?, "an idle month changed scores");
         let stats = store.stats()?;
         let before = distinct(&store)?;
         let collection = store.collection("turns")?;
@@ -116,7 +117,7 @@ pub fn run(data: &Path) -> Outcome<()> {
             later.moves
         );
         least_distinct = least_distinct.min(before).min(after);
-        assert_eq!(later.moves, 0, "an idle month moved entries");
+        assert_eq!(later.moves, planned, "an idle month changed a plan");
         if policy == Policy::Watermark {
             assert!(recall >= RECALL_MIN, "recall {recall}");
             assert!(report.counted_bytes_after <= report.target_bytes, "{report:?}");
@@ -150,8 +151,13 @@ fn fill(store: &Store, turns: &[Turn]) -> Outcome<()> {
     Ok(())
 }
 
+/// The score of every entry, in order of id.
+fn totals(store: &Store) -> Outcome<Vec<u32>> {
+    Ok(scores(store)?.iter().map(|s| s.score.total.to_bits()).collect())
+}
+
 fn distinct(store: &Store) -> Outcome<usize> {
-    let mut all: Vec<u32> = scores(store)?.iter().map(|s| s.score.total.to_bits()).collect();
+    let mut all = totals(store)?;
     all.sort_unstable();
     all.dedup();
     Ok(all.len())
