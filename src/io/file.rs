@@ -208,6 +208,20 @@ impl File for OsFile {
         self.file.set_len(len)
     }
 
+    #[cfg(target_os = "linux")]
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let len = to.saturating_sub(from);
+        match retry(|| fallocate(&self.file, FallocateFlags::empty(), from, len)) {
+            // Not every file system has it.
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                let zeros = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?];
+                self.write_at(&zeros, from)
+            }
+            other => other,
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }

@@ -99,6 +99,19 @@ pub trait File: Send + Sync + std::fmt::Debug {
     /// Cuts or extends (with zeros) the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
+    /// Makes sure that there are blocks for `from..to`, growing the file with zeros. Costs a write of
+    /// them where the disk knows no better way.
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        let zeros = [0; ALLOCATE_BYTES];
+        let mut at = from;
+        while at < to {
+            let piece = usize::try_from(to - at).unwrap_or(ALLOCATE_BYTES).min(ALLOCATE_BYTES);
+            self.write_at(zeros.get(..piece).unwrap_or(&zeros), at)?;
+            at += piece as u64;
+        }
+        Ok(())
+    }
+
     /// Makes contents and length durable.
     fn sync(&self) -> io::Result<()>;
 
@@ -142,6 +155,9 @@ pub trait File: Send + Sync + std::fmt::Debug {
         Ok(())
     }
 }
+
+/// Zeros that are written at once.
+const ALLOCATE_BYTES: usize = 16 << 10;
 
 /// Writes a small file so that it is there whole or not at all: temporary name, sync, rename, sync
 /// of the folder.

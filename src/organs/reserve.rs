@@ -23,8 +23,6 @@ use crate::words::error::{Error, Result};
 /// Name of the file.
 pub const FILE: &str = "RESERVE";
 
-/// Zeros are written in pieces of this size.
-const PIECE_BYTES: usize = 16 << 10;
 const BYTES_MIN: u64 = 64 << 10;
 
 /// Bytes to be kept when so many bytes of the log are not archived: what a checkpoint of them may
@@ -67,23 +65,16 @@ fn make(disk: &dyn Disk, bytes: u64) -> io::Result<()> {
         other => other,
     }?;
     let before = file.len()?;
-    let zeros = [0; PIECE_BYTES];
-    let mut at = before;
-    while at < bytes {
-        let piece = usize::try_from(bytes - at).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
-        let written = file.write_at(zeros.get(..piece).unwrap_or(&zeros), at);
-        if let Err(error) = written {
-            // The last bytes of the disk are for those that share it.
-            let _ = file.set_len(before);
-            return Err(error);
-        }
-        at += piece as u64;
+    if before >= bytes {
+        return Ok(());
     }
-    if before < bytes {
-        file.sync()?;
-        disk.sync_dir("")?;
+    if let Err(error) = file.allocate(before, bytes) {
+        // The last bytes of the disk are for those that share it.
+        let _ = file.set_len(before);
+        return Err(error);
     }
-    Ok(())
+    file.sync()?;
+    disk.sync_dir("")
 }
 
 #[cfg(test)]
