@@ -215,8 +215,7 @@ impl File for OsFile {
         match retry(|| fallocate(&self.file, FallocateFlags::empty(), from, len)) {
             // Not every file system has it.
             Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-                let zeros = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?];
-                self.write_at(&zeros, from)
+                super::write_zeros(&|zeros, at| self.write_at(zeros, at), from, to)
             }
             other => other,
         }

@@ -102,14 +102,7 @@ pub trait File: Send + Sync + std::fmt::Debug {
     /// Makes sure that there are blocks for `from..to`, growing the file with zeros. Costs a write of
     /// them where the disk knows no better way.
     fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
-        let zeros = [0; ALLOCATE_BYTES];
-        let mut at = from;
-        while at < to {
-            let piece = usize::try_from(to - at).unwrap_or(ALLOCATE_BYTES).min(ALLOCATE_BYTES);
-            self.write_at(zeros.get(..piece).unwrap_or(&zeros), at)?;
-            at += piece as u64;
-        }
-        Ok(())
+        write_zeros(&|zeros, at| self.write_at(zeros, at), from, to)
     }
 
     /// Makes contents and length durable.
@@ -157,7 +150,19 @@ pub trait File: Send + Sync + std::fmt::Debug {
 }
 
 /// Zeros that are written at once.
-const ALLOCATE_BYTES: usize = 16 << 10;
+const ZEROS_BYTES: usize = 16 << 10;
+
+/// Writes zeros over `from..to`, a piece at a time.
+fn write_zeros(write: &dyn Fn(&[u8], u64) -> io::Result<()>, from: u64, to: u64) -> io::Result<()> {
+    let zeros = [0; ZEROS_BYTES];
+    let mut at = from;
+    while at < to {
+        let piece = usize::try_from(to - at).unwrap_or(ZEROS_BYTES).min(ZEROS_BYTES);
+        write(zeros.get(..piece).unwrap_or(&zeros), at)?;
+        at += piece as u64;
+    }
+    Ok(())
+}
 
 /// Writes a small file so that it is there whole or not at all: temporary name, sync, rename, sync
 /// of the folder.

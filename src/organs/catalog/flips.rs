@@ -265,7 +265,7 @@ fn lost_and_misplaced_sectors_are_never_believed() {
 /// The part of the measurement that one process does: it says each outcome as one byte in a file,
 /// since redb may take the whole process with it on unchecked pages.
 #[test]
-#[ignore = "started by measure_flips"]
+#[ignore = "started by measure_flips: cargo test --release --lib measure_flips -- --ignored"]
 fn measure_flips_child() {
     let Ok(plan) = std::env::var("PMLL_FLIPS") else { return };
     let plan: Vec<&str> = plan.split(',').collect();
@@ -283,7 +283,7 @@ fn measure_flips_child() {
 }
 
 #[test]
-#[ignore = "the measurement of docs/decisions/0005-catalog-trust.md; minutes"]
+#[ignore = "minutes, for docs/decisions/0005: cargo test --release --lib measure_flips -- --ignored"]
 fn measure_flips() {
     let stride = std::env::var("STRIDE").unwrap_or_else(|_| "1".to_owned());
     let dir = tempfile::tempdir().unwrap();
