@@ -64,6 +64,9 @@ pub use words::entry::{Draft, Entry, Patch, Receipt};
 pub use words::error::{Error, ErrorKind, Result};
 pub use words::id::{EntryId, Key, Lsn, Namespace, Timestamp};
 pub use words::options::{ArenaAccess, CollectionSpec, Durability, Element, Metric, Options};
+#[cfg(feature = "sabotage")]
+#[doc(hidden)]
+pub use words::safeguard::Safeguard;
 pub use words::tier::Tier;
 
 /// The program of the README, run as a test.

@@ -19,6 +19,8 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::words::safeguard::Safeguard;
+
 pub mod file;
 mod lock;
 pub mod map;
@@ -176,9 +178,9 @@ pub fn write_atomic(disk: &dyn Disk, folder: &str, name: &str, bytes: &[u8]) -> 
     }
     let file = disk.open(&temporary, OpenMode::CreateNew)?;
     file.write_at(bytes, 0)?;
-    file.sync()?;
+    Safeguard::SmallFileSync.keep(|| file.sync())?;
     disk.rename(&temporary, &path)?;
-    disk.sync_dir(folder)
+    Safeguard::SmallFileDirSync.keep(|| disk.sync_dir(folder))
 }
 
 /// Reads a whole file of at most `bytes_max` bytes; a longer one is `InvalidData`.

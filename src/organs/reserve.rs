@@ -5,8 +5,8 @@
 //! the others. What makes room gives it up when it finds the disk full, and goes on with the bytes
 //! that come free.
 //!
-//! 1. [`Reserve::ensure`] makes the file, or makes it longer, and syncs it: blocks that a file
-//!    system has only promised could be promised to somebody else after a crash.
+//! 1. [`Reserve::ensure`] makes the file, or makes it longer. It is not synced: what a power cut takes
+//!    of it is free then, and the next owner's first write takes it again.
 //! 2. [`Reserve::give_up`] removes it.
 //! 3. Whoever writes anything else calls `ensure` first: as long as the file is too short and cannot
 //!    be made longer, only what makes room goes on.
@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::io::{Disk, OpenMode};
 use crate::words::error::{Error, Result};
+use crate::words::safeguard::Safeguard;
 
 /// Name of the file.
 pub const FILE: &str = "RESERVE";
@@ -43,7 +44,7 @@ impl Reserve {
     /// there is no room for them, else with `Io`; what was kept before is kept still.
     pub fn ensure(&self, disk: &dyn Disk, bytes: u64) -> Result<()> {
         let mut kept = self.0.lock();
-        if *kept >= bytes {
+        if *kept >= bytes || Safeguard::Reserve.is_off() {
             return Ok(());
         }
         let made = make(disk, bytes);
@@ -73,8 +74,7 @@ fn make(disk: &dyn Disk, bytes: u64) -> io::Result<()> {
         let _ = file.set_len(before);
         return Err(error);
     }
-    file.sync()?;
-    disk.sync_dir("")
+    Ok(())
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::organs::catalog::{Located, Snapshot};
 use crate::words::error::{Error, Result};
 use crate::words::id::{CollectionId, EntryId, KeyPath};
 use crate::words::record::{Place, Record};
+use crate::words::safeguard::Safeguard;
 
 /// A sealed segment and its rows that are superseded or deleted.
 #[derive(Debug)]
@@ -85,7 +86,8 @@ impl ColdSegment {
             (dead.len() == groups).then_some((len, crc, dead))
         };
         let (len, crc, dead) = parse().ok_or_else(|| wrong("does not decode"))?;
-        if len != segment.bytes() || crc != segment.crc() {
+        let is_other = len != segment.bytes() || crc != segment.crc();
+        if Safeguard::CatalogNamesFile.finds(is_other) {
             return Err(wrong("names another file of that number"));
         }
         if dead.len() != segment.footer().groups.len() {

@@ -15,6 +15,7 @@ use crate::io::File;
 use crate::words::error::{Error, Result};
 use crate::words::id::{EntryId, KeyPath, Lsn};
 use crate::words::record::{Op, Payload, Record, Tombstone};
+use crate::words::safeguard::Safeguard;
 
 /// What the table knows about one id.
 #[derive(Clone, Debug)]
@@ -62,7 +63,7 @@ impl Hot {
         let mut bytes = vec![0; self.record.payload.len()];
         self.read_payload(0, &mut bytes)?;
         if let Payload::InLog(place) = &self.record.payload
-            && crc32fast::hash(&bytes) != place.crc
+            && Safeguard::LargePayloadCrc.finds(crc32fast::hash(&bytes) != place.crc)
         {
             return Err(Error::corrupt(format!(
                 "payload of key {} in log segment {} at offset {}: CRC differs",

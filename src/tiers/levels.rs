@@ -22,6 +22,7 @@ use crate::tiers::hot::{Hot, MemTable, Slot, bytes_of};
 use crate::words::id::{CollectionId, EntryId, Lsn, Timestamp};
 use crate::words::limits;
 use crate::words::record::{Payload, Record};
+use crate::words::safeguard::Safeguard;
 use crate::words::tier::Tier;
 
 /// A sealed block and the ids it spans.
@@ -178,7 +179,7 @@ impl Levels {
                 return None;
             }
             let (row, found) = block.find(id)?;
-            (found == version).then_some(Code { block, row })
+            (!Safeguard::ArenaVersion.finds(found != version)).then_some(Code { block, row })
         })
     }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::io::{Disk, File, OpenMode, read_whole, write_atomic};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::options::Options;
+use crate::words::safeguard::Safeguard;
 
 /// Version of the format this build reads and writes. `0-dev` changes without notice and is
 /// refused by every build that writes another.
@@ -66,11 +67,19 @@ pub fn enter(disk: &dyn Disk, options: &Options) -> Result<(StoreId, Lock)> {
         return Ok((create(disk)?, lock));
     };
     if !options.read_only {
-        for folder in FOLDERS {
-            disk.create_dir(folder).map_err(|e| Error::io(format!("create {folder}"), e))?;
-        }
+        make_folders(disk)?;
     }
     Ok((id, lock))
+}
+
+/// Makes the folders that are missing. All of their names are durable afterwards, whoever made them:
+/// it may have died before it synced them.
+fn make_folders(disk: &dyn Disk) -> Result<()> {
+    for folder in FOLDERS {
+        disk.create_dir(folder).map_err(|e| Error::io(format!("create {folder}"), e))?;
+    }
+    let synced = Safeguard::FoldersSync.keep(|| disk.sync_dir(""));
+    synced.map_err(|e| Error::io("sync the store's directory", e))
 }
 
 /// The id of the store that is here; `None` where there is none and one may be made.
@@ -150,7 +159,7 @@ fn lock(disk: &dyn Disk, read_only: bool) -> Result<Lock> {
     };
     // Readers share the lock; whoever writes has it alone.
     let taken = if read_only { disk.try_lock_shared(&file) } else { disk.try_lock(&file) };
-    if !taken.map_err(|e| Error::io("lock LOCK", e))? {
+    if Safeguard::Lock.finds(!taken.map_err(|e| Error::io("lock LOCK", e))?) {
         if disk.try_lock_shared(&file).is_ok_and(|shared| shared) {
             // The hint in the file is about whoever wrote last, not about them.
             let message = "this store is open for reading elsewhere; close it there first";
@@ -174,10 +183,7 @@ fn lock(disk: &dyn Disk, read_only: bool) -> Result<Lock> {
 }
 
 fn create(disk: &dyn Disk) -> Result<[u8; 16]> {
-    for folder in FOLDERS {
-        disk.create_dir(folder).map_err(|e| Error::io(format!("create {folder}"), e))?;
-    }
-    disk.sync_dir("").map_err(|e| Error::io("sync the store's directory", e))?;
+    make_folders(disk)?;
     let id = crate::io::file::random_bytes().map_err(|e| Error::io("get random bytes", e))?;
     let mut file =
         StoreFile { format: FORMAT.to_owned(), id: hex(&id), required: Vec::new(), crc: 0 };
@@ -213,7 +219,7 @@ fn read_store_file(disk: &dyn Disk) -> Result<[u8; 16]> {
         None => return Err(damaged("it names no format")),
     }
     let file: StoreFile = table.try_into().map_err(|e| damaged(e.message()))?;
-    if file.crc != file.checksum() {
+    if Safeguard::StoreFileCrc.finds(file.crc != file.checksum()) {
         return Err(damaged("its CRC differs"));
     }
     if !file.required.is_empty() {

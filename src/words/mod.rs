@@ -12,5 +12,6 @@ pub mod limits;
 pub mod options;
 pub mod record;
 pub mod rule;
+pub mod safeguard;
 pub mod sync;
 pub mod tier;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use pmll::io::sim::SimDisk;
+use pmll::io::sim::{Profile, SimDisk};
 use pmll::io::{Disk, OpenMode};
 use pmll::{Depth, Draft, ErrorKind, Options, Store};
 
@@ -59,7 +59,9 @@ fn assert_refused(disk: &SimDisk, clock: &Arc<ManualClock>, kind: ErrorKind, fil
     // tidied by its own open before a mixture is found.
     let is_kept = |n: &String| n != "LOCK" && (kind == ErrorKind::Version || n != "index.redb");
     let files = || {
-        let named = |name: String| (disk.durable_bytes(&name), name);
+        // What a reader finds, synced or not.
+        let shown = disk.crash_images(Profile::Kill, 1).remove(0);
+        let named = |name: String| (shown.durable_bytes(&name), name);
         disk.file_names().into_iter().filter(is_kept).map(named).collect::<Vec<_>>()
     };
     let before = files();
@@ -183,4 +185,26 @@ fn archive_segments_of_two_times_are_not_mixed() {
         }
     }
     assert!(mixed >= 2, "{mixed}");
+}
+
+/// The one mixture that no other file contradicts: the newest segment, of a fork of this store.
+#[test]
+fn an_index_is_not_believed_about_a_segment_it_does_not_name() {
+    let clock = ManualClock::new();
+    let first = filled(&clock);
+    let second = first.fork_now();
+    for (disk, number) in [(&first, 3), (&second, 7)] {
+        let store = open(disk, &clock);
+        chapter(&store, number);
+        store.checkpoint().unwrap();
+        store.close().unwrap();
+    }
+    let newest = names(&first, "archive/").pop().unwrap();
+    assert_eq!(names(&second, "archive/").pop().unwrap(), newest);
+    put_file(&first, &newest, &second.durable_bytes(&newest).unwrap());
+    let store = open(&first, &clock);
+    let warnings = store.stats().unwrap().warnings;
+    assert!(warnings.iter().any(|text| text.contains("names another file")), "{warnings:?}");
+    let report = store.verify(Depth::Deep).unwrap();
+    assert!(report.is_whole(), "{:?}", report.problems);
 }

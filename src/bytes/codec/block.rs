@@ -17,6 +17,7 @@ use crate::bytes::codec::cursor::{Put, Reader};
 use crate::bytes::codec::segment::Damage;
 use crate::words::id::{CollectionId, EntryId, Lsn};
 use crate::words::limits;
+use crate::words::safeguard::Safeguard;
 
 /// First bytes of a block.
 pub const MAGIC: [u8; 8] = *b"pmllBLK\n";
@@ -147,7 +148,7 @@ impl BlockHeader {
             return Ok((format, header));
         }
         let (body, crc) = bytes.split_last_chunk::<CRC_BYTES>().unwrap_or((&[], &[0; 4]));
-        if crc32fast::hash(body).to_le_bytes() != *crc {
+        if Safeguard::ArenaHeaderCrc.finds(crc32fast::hash(body).to_le_bytes() != *crc) {
             return Err(Damage::new("header CRC differs"));
         }
         header.check()?;
@@ -189,7 +190,7 @@ pub fn table<'a>(header: &BlockHeader, bytes: &'a [u8]) -> Result<&'a [u8], Dama
     let (Some(table), Some(crc)) = (table, crc) else {
         return Err(Damage::new("the file ends too early"));
     };
-    if header.crc(Part::Table, table).to_le_bytes() != *crc {
+    if Safeguard::ArenaTableCrc.finds(header.crc(Part::Table, table).to_le_bytes() != *crc) {
         return Err(Damage::new("table CRC differs"));
     }
     Ok(table)

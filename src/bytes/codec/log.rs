@@ -26,6 +26,7 @@ use crc32fast::Hasher;
 use crate::bytes::codec::cursor::{Put, Reader, Short};
 use crate::words::id::Lsn;
 use crate::words::limits;
+use crate::words::safeguard::Safeguard;
 
 /// Length of the segment header; the first frame starts here.
 pub const HEADER_BYTES: usize = 64;
@@ -91,7 +92,8 @@ impl SegmentHeader {
         let covered = reader.bytes(HEADER_BYTES - 4)?;
         let crc = reader.u32()?;
         let mut reader = Reader::new(covered);
-        if reader.array()? != MAGIC || crc32fast::hash(covered) != crc {
+        let differs = crc32fast::hash(covered) != crc;
+        if reader.array()? != MAGIC || Safeguard::LogHeaderCrc.finds(differs) {
             return Err(HeaderError::Bad);
         }
         let format = reader.u32()?;
@@ -243,7 +245,8 @@ impl Frame {
         let mut reader = Reader::new(covered);
         let len = reader.u32().ok()?;
         let kind = Kind::from_byte(reader.u8().ok()?)?;
-        if Reader::new(crc).u32().ok()? != seed.crc(offset, covered) {
+        let differs = Reader::new(crc).u32().ok()? != seed.crc(offset, covered);
+        if Safeguard::LogFrameCrc.finds(differs) {
             return None;
         }
         let [lag_0, lag_1, lag_2] = reader.array().ok()?;
@@ -260,8 +263,9 @@ impl Frame {
     /// Whether the bytes behind the header, which stands at `offset`, are its payload.
     #[must_use]
     pub fn has_payload(&self, seed: Seed, offset: u64, payload: &[u8]) -> bool {
+        let counted = || seed.crc(offset.wrapping_add(FRAME_BYTES as u64), payload);
         payload.len() == self.len as usize
-            && seed.crc(offset.wrapping_add(FRAME_BYTES as u64), payload) == self.payload_crc
+            && !Safeguard::LogPayloadCrc.finds(counted() != self.payload_crc)
     }
 }
 

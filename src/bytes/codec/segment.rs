@@ -18,6 +18,7 @@
 use std::fmt;
 
 use crate::bytes::codec::cursor::{Put, Reader, Short};
+use crate::words::safeguard::Safeguard;
 
 /// First bytes of a segment.
 pub const HEAD_MAGIC: [u8; 8] = *b"pmllSEG\n";
@@ -188,7 +189,8 @@ pub fn decode_header(bytes: &[u8; HEADER_BYTES]) -> Result<Header, Damage> {
     let store_id = reader.array()?;
     let number = reader.u64()?;
     reader.skip(HEADER_BYTES - 4 - reader.position())?;
-    if reader.u32()? != crc32fast::hash(&bytes[..HEADER_BYTES - 4]) {
+    let differs = reader.u32()? != crc32fast::hash(&bytes[..HEADER_BYTES - 4]);
+    if Safeguard::ArchiveHeaderCrc.finds(differs) {
         return Err(Damage::new("header CRC differs"));
     }
     Ok(Header { format, store_id, number })
@@ -233,7 +235,7 @@ pub fn decode_trailer(bytes: &[u8; TRAILER_BYTES], file_len: u64) -> Result<Trai
     if reader.array::<8>()? != TAIL_MAGIC {
         return Err(Damage::new("the file does not end as a segment does"));
     }
-    if crc != crc32fast::hash(&bytes[..20]) {
+    if Safeguard::ArchiveTrailerCrc.finds(crc != crc32fast::hash(&bytes[..20])) {
         return Err(Damage::new("trailer CRC differs"));
     }
     let end = footer_offset.checked_add(u64::from(footer_len));

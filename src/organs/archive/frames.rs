@@ -18,6 +18,7 @@ use crate::bytes::codec::row::{Row, Span};
 use crate::bytes::codec::segment::SectionKind;
 use crate::words::error::{Error, Result};
 use crate::words::record::Record;
+use crate::words::safeguard::Safeguard;
 
 use super::segment::{Segment, payload_of};
 
@@ -40,7 +41,8 @@ impl Segment {
         let entry = self.frame_entry(group, kind, index)?;
         stored.resize(entry.len as usize, 0);
         self.read(stored, entry.offset)?;
-        if self.seed.crc(kind, group, u64::from(index), stored) != entry.crc {
+        let differs = self.seed.crc(kind, group, u64::from(index), stored) != entry.crc;
+        if Safeguard::ArchiveFrameCrc.finds(differs) {
             return Err(self.damaged(entry.offset, format!("CRC of frame {index} differs")));
         }
         if entry.len == entry.raw {
@@ -217,9 +219,9 @@ impl<'a> BodyReader<'a> {
             self.segment.piece(self.group, row, span, number, &mut self.stored, &mut piece)?;
             out.extend_from_slice(&piece);
         }
-        match crc32fast::hash(&out) == row.payload_crc {
-            true => Ok(out),
-            false => Err(self.foreign(row, "payload is not the one that was written")),
+        match Safeguard::ArchivePiecesCrc.finds(crc32fast::hash(&out) != row.payload_crc) {
+            false => Ok(out),
+            true => Err(self.foreign(row, "payload is not the one that was written")),
         }
     }
 
@@ -274,7 +276,9 @@ impl<'a> BodyReader<'a> {
     ) -> Result<&'b [u8]> {
         let rest = last.bytes.get(span.offset as usize..);
         match rest.and_then(|rest| rest.get(..span.len as usize)) {
-            Some(bytes) if crc32fast::hash(bytes) == crc => Ok(bytes),
+            Some(bytes) if !Safeguard::ArchiveSpanCrc.finds(crc32fast::hash(bytes) != crc) => {
+                Ok(bytes)
+            }
             _ => Err(self.foreign(row, format!("{what} is not the one that was written"))),
         }
     }

@@ -24,6 +24,7 @@ use std::io;
 
 use crate::io::Disk;
 use crate::words::error::{Error, Result};
+use crate::words::safeguard::Safeguard;
 
 pub mod carve;
 pub mod codes;
@@ -68,7 +69,8 @@ pub fn list(disk: &dyn Disk) -> Result<Vec<u64>> {
 
 /// Makes the names of all segments durable, as far as they are not.
 pub fn sync_names(disk: &dyn Disk) -> Result<()> {
-    disk.sync_dir(FOLDER).map_err(|e| Error::io(format!("sync {FOLDER}"), e))
+    let synced = Safeguard::ArchiveDirSync.keep(|| disk.sync_dir(FOLDER));
+    synced.map_err(|e| Error::io(format!("sync {FOLDER}"), e))
 }
 
 /// Removes a segment for good. One that is gone already is no error.

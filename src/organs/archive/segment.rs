@@ -24,6 +24,7 @@ use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{CollectionId, Lsn};
 use crate::words::limits;
 use crate::words::record::{Payload, PayloadPlace, Record};
+use crate::words::safeguard::Safeguard;
 
 use super::file_name;
 use super::frames::BodyReader;
@@ -224,7 +225,8 @@ impl Segment {
             bytes.resize(HEAD + len as usize, 0);
             let body = bytes.get_mut(HEAD..).unwrap_or_default();
             self.read(body, at + head.len() as u64)?;
-            if self.seed.crc(SectionKind::Ops, 0, index, &bytes) != crc {
+            let differs = self.seed.crc(SectionKind::Ops, 0, index, &bytes) != crc;
+            if Safeguard::ArchiveOpCrc.finds(differs) {
                 return Err(self.damaged(at, format!("CRC of operation {index} differs")));
             }
             visit(Lsn(lsn), bytes.get(HEAD..).unwrap_or_default())?;
@@ -315,7 +317,7 @@ pub(super) fn read_frame_of(
     let trailer = decode_trailer(&tail, bytes).map_err(|d| damaged(trailer_at, &d))?;
     let mut buffer = vec![0; trailer.footer_len as usize];
     read_exact(file, name, &mut buffer, trailer.footer_offset)?;
-    if crc32fast::hash(&buffer) != trailer.footer_crc {
+    if Safeguard::ArchiveFooterCrc.finds(crc32fast::hash(&buffer) != trailer.footer_crc) {
         return Err(damaged(trailer.footer_offset, &"footer CRC differs"));
     }
     let footer = Footer::decode(&buffer, trailer.footer_offset)

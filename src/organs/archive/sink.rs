@@ -13,6 +13,7 @@ use crate::bytes::codec::row::Span;
 use crate::bytes::codec::segment::{ALIGN, Section, SectionKind, Seed};
 use crate::io::File;
 use crate::words::error::{Error, Result};
+use crate::words::safeguard::Safeguard;
 
 /// zstd level. Measured: docs/decisions/0004-archive-segment-layout.md.
 const LEVEL: i32 = 3;
@@ -147,7 +148,7 @@ impl Sink {
 
     pub(super) fn finish(mut self) -> Result<u64> {
         self.flush()?;
-        self.file.sync().map_err(|e| self.failed("sync", e))?;
+        Safeguard::ArchiveSync.keep(|| self.file.sync()).map_err(|e| self.failed("sync", e))?;
         Ok(self.written)
     }
 

@@ -10,6 +10,8 @@ use crate::words::id::{CollectionId, EntryId, Key, Lsn, Namespace, Timestamp};
 use crate::words::options::{Element, Metric};
 use crate::words::record::{Payload, PayloadPlace, Place, Record};
 
+mod bound;
+
 const STORE: [u8; 16] = [7; 16];
 
 /// Payloads that are not in RAM: 'large' bytes made from the entry's id.
@@ -205,9 +207,16 @@ fn must_be_right(what: &str, answer: Result<bool>) {
     assert!(answer.unwrap(), "{what}");
 }
 
+/// The folder is there before anything of it: whoever enters a store makes it.
+fn with_folder<D: Disk>(disk: D) -> D {
+    disk.create_dir(FOLDER).unwrap();
+    disk.sync_dir("").unwrap();
+    disk
+}
+
 #[test]
 fn everything_comes_back() {
-    let disk = MemoryDisk::new();
+    let disk = with_folder(MemoryDisk::new());
     let truth = records();
     let sealed = write(&disk, 3, &truth).unwrap();
     let segment = Segment::open(&disk, 3, STORE).unwrap();
@@ -234,7 +243,7 @@ fn everything_comes_back() {
 
 #[test]
 fn many_rows_use_many_frames_and_blocks() {
-    let disk = MemoryDisk::new();
+    let disk = with_folder(MemoryDisk::new());
     let truth: Vec<Record> = (1..=1500)
         .map(|id| {
             let noise = (id as u32).wrapping_mul(2_654_435_761);
@@ -288,7 +297,7 @@ fn many_rows_use_many_frames_and_blocks() {
 
 #[test]
 fn every_flipped_byte_is_right_or_corrupt() {
-    let disk = MemoryDisk::new();
+    let disk = with_folder(MemoryDisk::new());
     let truth = records();
     let sealed = write(&disk, 3, &truth).unwrap();
     let clean = Segment::open(&disk, 3, STORE).unwrap();
@@ -322,7 +331,7 @@ fn every_flipped_byte_is_right_or_corrupt() {
 
 #[test]
 fn a_damaged_row_costs_that_row_alone() {
-    let disk = MemoryDisk::new();
+    let disk = with_folder(MemoryDisk::new());
     let truth = records();
     let sealed = write(&disk, 3, &truth).unwrap();
     let segment = Segment::open(&disk, 3, STORE).unwrap();
@@ -342,7 +351,7 @@ fn a_damaged_row_costs_that_row_alone() {
 
 #[test]
 fn a_cut_or_grown_file_is_refused() {
-    let disk = MemoryDisk::new();
+    let disk = with_folder(MemoryDisk::new());
     let sealed = write(&disk, 3, &records()).unwrap();
     let open = Segment::open(&disk, 3, STORE).unwrap();
     let file = disk.open(&file_name(3), OpenMode::ReadWrite).unwrap();
@@ -359,7 +368,7 @@ fn a_cut_or_grown_file_is_refused() {
 
 #[test]
 fn another_store_or_number_is_refused() {
-    let disk = MemoryDisk::new();
+    let disk = with_folder(MemoryDisk::new());
     write(&disk, 3, &records()).unwrap();
     assert_eq!(Segment::open(&disk, 3, [8; 16]).unwrap_err().kind(), ErrorKind::Corrupt);
     disk.rename(&file_name(3), &file_name(4)).unwrap();
@@ -369,7 +378,7 @@ fn another_store_or_number_is_refused() {
 
 #[test]
 fn names_are_kept_apart() {
-    let disk = MemoryDisk::new();
+    let disk = with_folder(MemoryDisk::new());
     assert!(list(&disk).unwrap().is_empty());
     assert_eq!(remove_strays(&disk).unwrap(), 0);
     write(&disk, 12, &records()).unwrap();
@@ -390,7 +399,7 @@ fn names_are_kept_apart() {
 
 #[test]
 fn a_failed_write_leaves_nothing() {
-    let disk = MemoryDisk::new();
+    let disk = with_folder(MemoryDisk::new());
     let truth = records();
     let check = |rows: &[&Record], payloads: &dyn PayloadReader, kind| {
         let new = NewSegment {
@@ -423,7 +432,7 @@ fn a_failed_write_leaves_nothing() {
 
 #[test]
 fn an_empty_segment_is_a_segment() {
-    let disk = MemoryDisk::new();
+    let disk = with_folder(MemoryDisk::new());
     let new = NewSegment {
         number: 1,
         store_id: STORE,

@@ -102,11 +102,6 @@ pub fn write_segment(
     let name = file_name(new.number);
     let temporary = format!("{name}{TEMPORARY}");
     let present = disk.list(FOLDER).map_err(|e| Error::io(format!("list {FOLDER}"), e))?;
-    if present.is_empty() {
-        // Perhaps the folder itself is new: its name must survive as well.
-        disk.create_dir(FOLDER).map_err(|e| Error::io(format!("create {FOLDER}"), e))?;
-        disk.sync_dir("").map_err(|e| Error::io("sync the store's directory", e))?;
-    }
     if present.iter().any(|leaf| join(FOLDER, leaf) == name) {
         return Err(Error::internal(format!("{name} is sealed already and must not be replaced")));
     }

@@ -21,6 +21,7 @@ use crate::pure::quant::Bits;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Lsn};
 use crate::words::options::ArenaAccess;
+use crate::words::safeguard::Safeguard;
 
 #[cfg(test)]
 mod tests;
@@ -70,9 +71,9 @@ pub fn write_block(disk: &dyn Disk, new: &NewBlock<'_>) -> Result<u64> {
         remove_if_there(disk, &temporary)?;
         let file = disk.open(&temporary, OpenMode::CreateNew)?;
         file.write_at(&bytes, 0)?;
-        file.sync()?;
+        Safeguard::ArenaSync.keep(|| file.sync())?;
         disk.rename(&temporary, &name)?;
-        disk.sync_dir(FOLDER)
+        Safeguard::ArenaDirSync.keep(|| disk.sync_dir(FOLDER))
     })();
     if let Err(error) = written {
         // Best effort, so that a full disk gets its room back; what stays is no harm.
@@ -231,8 +232,8 @@ impl Block {
         let (codes, crc) = block::codes(&self.header, &self.bytes).map_err(|d| damaged(&d))?;
         let mut state = self.state.load(Ordering::Acquire);
         if state == UNCHECKED {
-            let whole = self.header.crc(Part::Codes, codes) == crc;
-            state = if whole { WHOLE } else { DAMAGED };
+            let differs = self.header.crc(Part::Codes, codes) != crc;
+            state = if Safeguard::ArenaCodesCrc.finds(differs) { DAMAGED } else { WHOLE };
             self.state.store(state, Ordering::Release);
         }
         if state == DAMAGED {

@@ -41,6 +41,7 @@ use parking_lot::{Mutex, RwLock};
 use redb::StorageBackend;
 
 use crate::io::File;
+use crate::words::safeguard::Safeguard;
 
 /// Bytes of a page, redb's and ours.
 pub const PAGE_BYTES: usize = 4096;
@@ -183,7 +184,8 @@ impl PagedBackend {
         self.read_file(&mut sector, copy * PAGE)?;
         let body = sector.get(..HEADER_CRC_AT).unwrap_or_default();
         let stored = u32::from_le_bytes(last_four(&sector));
-        if !body.starts_with(MAGIC) || stored != page_crc(copy, body) {
+        let differs = stored != page_crc(copy, body);
+        if !body.starts_with(MAGIC) || Safeguard::CatalogHeaderCrc.finds(differs) {
             return Ok(None);
         }
         let sequence = body.get(MAGIC.len()..).and_then(|b| b.first_chunk::<8>());
@@ -263,7 +265,7 @@ impl PagedBackend {
                     self.rotten("a page that was never written was read", data_offset(number))
                 );
             }
-            if entry != page_crc(number, bytes) {
+            if Safeguard::CatalogPageCrc.finds(entry != page_crc(number, bytes)) {
                 return Err(self.rotten("a page does not match its checksum", data_offset(number)));
             }
         }
@@ -397,7 +399,7 @@ impl PagedBackend {
                 group.dirty = false;
             }
         }
-        self.file.sync()
+        Safeguard::CatalogSync.keep(|| self.file.sync())
     }
 }
 

@@ -25,6 +25,7 @@ use crate::io::{Disk, File, OpenMode};
 use crate::organs::catalog::backend::{Health, PAGE_BYTES, PagedBackend, Unreadable};
 use crate::organs::catalog::overlay::OverlayFile;
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::safeguard::Safeguard;
 
 pub mod backend;
 #[cfg(test)]
@@ -44,6 +45,8 @@ pub use update::{NewEntry, Update};
 
 /// The file's name in the store's directory.
 pub const FILE: &str = "index.redb";
+/// Its name while it is made.
+const TEMPORARY: &str = "index.redb.tmp";
 /// Meta row with the layout of the tables; another number means "rebuild".
 const FORMAT_NAME: &str = "format";
 const FORMAT: u64 = 1;
@@ -57,20 +60,34 @@ pub struct Catalog {
     cache_bytes: usize,
 }
 
+/// Removes what a maker of an index that was cut off left behind.
+pub fn remove_strays(disk: &dyn Disk) -> Result<()> {
+    match disk.remove(TEMPORARY) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {TEMPORARY}"), e))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Catalog {
-    /// Makes an empty index, in place of the one that may be there.
+    /// Makes an empty index, in place of the one that may be there. Under its name stands a whole one
+    /// at every moment, or none: a power cut in between is not taken for damage.
     ///
     /// `cache_bytes` bounds redb's page cache. Errors with `Io` or `Full`.
     pub fn create(disk: &Arc<dyn Disk>, cache_bytes: usize) -> Result<Catalog> {
-        match disk.remove(FILE) {
-            Ok(()) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io(format!("remove {FILE}"), e)),
+        let made = Catalog::create_file(disk, cache_bytes);
+        if made.is_err() {
+            // Best effort, so that a full disk gets its room back; the next attempt tries again.
+            let _ = disk.remove(TEMPORARY);
         }
-        let file = disk.open(FILE, OpenMode::CreateNew);
-        let file = file.map_err(|e| Error::io(format!("create {FILE}"), e))?;
-        // The name is durable before anything relies on it, and the old index cannot come back.
-        disk.sync_dir("").map_err(|e| Error::io("sync the store's directory", e))?;
+        made
+    }
+
+    fn create_file(disk: &Arc<dyn Disk>, cache_bytes: usize) -> Result<Catalog> {
+        remove_strays(&**disk)?;
+        let file = disk.open(TEMPORARY, OpenMode::CreateNew);
+        let file = file.map_err(|e| Error::io(format!("create {TEMPORARY}"), e))?;
         let catalog = Catalog::start(file, cache_bytes, |file, health| {
             PagedBackend::new(FILE, file, health)
         })?;
@@ -78,6 +95,11 @@ impl Catalog {
         update.create_tables()?;
         update.put_meta(FORMAT_NAME, FORMAT)?;
         update.commit()?;
+        let renamed = disk.rename(TEMPORARY, FILE);
+        renamed.map_err(|e| Error::io(format!("rename {TEMPORARY}"), e))?;
+        // The name is durable before anything relies on it, and the old index cannot come back.
+        let synced = Safeguard::CatalogCreateDirSync.keep(|| disk.sync_dir(""));
+        synced.map_err(|e| Error::io("sync the store's directory", e))?;
         Ok(catalog)
     }
 

@@ -25,6 +25,7 @@ use redb::TableDefinition;
 use crate::words::error::{Error, Result};
 use crate::words::id::{CollectionId, EntryId, Key, Lsn, Namespace};
 use crate::words::record::Place;
+use crate::words::safeguard::Safeguard;
 
 /// Bytes of a sealed u64.
 pub const NUMBER_BYTES: usize = 12;
@@ -115,7 +116,7 @@ pub fn seal_number(table: Table, key: &[u8], number: u64) -> [u8; NUMBER_BYTES] 
 pub fn open_number(table: Table, key: &[u8], value: &[u8; NUMBER_BYTES]) -> Result<u64> {
     let (body, stored) = split(value).ok_or_else(|| damaged(table, key))?;
     let body = body.first_chunk::<8>().ok_or_else(|| damaged(table, key))?;
-    if stored != crc(table, key, body) {
+    if Safeguard::CatalogValueCrc.finds(stored != crc(table, key, body)) {
         return Err(damaged(table, key));
     }
     Ok(u64::from_le_bytes(*body))
@@ -132,7 +133,7 @@ pub fn seal_bytes(table: Table, key: &[u8], body: &[u8]) -> Vec<u8> {
 /// Reads [`seal_bytes`] back. Errors with `Corrupt`.
 pub fn open_bytes<'v>(table: Table, key: &[u8], value: &'v [u8]) -> Result<&'v [u8]> {
     let (body, stored) = split(value).ok_or_else(|| damaged(table, key))?;
-    if stored != crc(table, key, body) {
+    if Safeguard::CatalogValueCrc.finds(stored != crc(table, key, body)) {
         return Err(damaged(table, key));
     }
     Ok(body)

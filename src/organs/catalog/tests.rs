@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::io::memory::MemoryDisk;
 use crate::io::{Disk, File, OpenMode};
 use crate::organs::catalog::backend::{Health, PAGE_BYTES, PagedBackend};
-use crate::organs::catalog::tables::{KeyRange, Located};
+use crate::organs::catalog::tables::{IDS, KEYS, KeyRange, Located, key_row};
 use crate::organs::catalog::{Catalog, FILE, NewEntry};
 use crate::words::error::{ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Key, Lsn, Namespace};
@@ -385,4 +385,39 @@ fn the_backend_stores_any_piece_of_any_page() {
     assert!(backend.write(u64::MAX, &[0]).is_err());
     assert!(backend.set_len(5).is_err());
     assert!(health.written.load(Ordering::Relaxed) > 1 << 20);
+}
+
+/// Whatever moved a value, a page read from elsewhere or a mistake in a tree: it says whose it is.
+#[test]
+fn a_value_answers_for_its_own_row_alone() {
+    let disk = disk();
+    let catalog = Catalog::create(&disk, CACHE).unwrap();
+    let update = catalog.begin().unwrap();
+    for n in 1..=2u64 {
+        update.put_key(ONE, &ns(""), format!("k{n}").as_bytes(), EntryId(n)).unwrap();
+        update.put_id(EntryId(n), &located(n)).unwrap();
+    }
+    update.commit().unwrap();
+    drop(catalog);
+    let file = disk.open(FILE, OpenMode::ReadWrite).unwrap();
+    let backend = PagedBackend::new(FILE, file, Arc::new(Health::default())).unwrap();
+    let database = redb::Builder::new().create_with_backend(backend).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        use redb::ReadableTable;
+        let mut ids = transaction.open_table(IDS).unwrap();
+        let first = ids.get(1).unwrap().unwrap().value();
+        ids.insert(2, first).unwrap();
+        let mut keys = transaction.open_table(KEYS).unwrap();
+        let (first, second) = (key_row(ONE, "", b"k1"), key_row(ONE, "", b"k2"));
+        let id = keys.get(&*first).unwrap().unwrap().value();
+        keys.insert(&*second, id).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    let view = Catalog::open(&disk, CACHE).unwrap().snapshot().unwrap();
+    assert_eq!(view.locate(EntryId(1)).unwrap(), Some(located(1)));
+    assert_eq!(view.locate(EntryId(2)).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(view.find(ONE, &ns(""), b"k1").unwrap(), Some(EntryId(1)));
+    assert_eq!(view.find(ONE, &ns(""), b"k2").unwrap_err().kind(), ErrorKind::Corrupt);
 }

@@ -16,6 +16,7 @@ use crate::bytes::codec::cursor::{Put, Reader};
 use crate::io::{Disk, join, read_whole, write_atomic};
 use crate::organs::columns::sealed::FOLDER;
 use crate::words::error::{Error, Result};
+use crate::words::safeguard::Safeguard;
 
 /// Name of the file in its folder.
 pub const NAME: &str = "hot";
@@ -79,7 +80,7 @@ pub fn load(disk: &dyn Disk, store_id: [u8; 16]) -> RoaringTreemap {
 
 fn decode(bytes: &[u8], store_id: [u8; 16]) -> Option<RoaringTreemap> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
-    if crc32fast::hash(body).to_le_bytes() != *crc {
+    if Safeguard::HotCrc.finds(crc32fast::hash(body).to_le_bytes() != *crc) {
         return None;
     }
     let mut reader = Reader::new(body);

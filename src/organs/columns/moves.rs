@@ -20,6 +20,7 @@ use crate::organs::columns::sealed::FOLDER;
 use crate::pure::policy::Standing;
 use crate::words::error::{Error, Result};
 use crate::words::id::{EntryId, Timestamp};
+use crate::words::safeguard::Safeguard;
 
 /// Name of the file in its folder.
 pub const NAME: &str = "moves";
@@ -150,7 +151,7 @@ fn standing(byte: u8) -> Option<Standing> {
 
 fn decode(bytes: &[u8], store_id: [u8; 16]) -> Option<VecDeque<LevelMove>> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
-    if crc32fast::hash(body).to_le_bytes() != *crc {
+    if Safeguard::MovesCrc.finds(crc32fast::hash(body).to_le_bytes() != *crc) {
         return None;
     }
     let mut reader = Reader::new(body);

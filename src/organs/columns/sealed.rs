@@ -26,6 +26,7 @@ use crate::io::{Disk, File, OpenMode, join};
 use crate::organs::columns::row::Row;
 use crate::words::error::{Error, Result};
 use crate::words::id::{EntryId, Timestamp};
+use crate::words::safeguard::Safeguard;
 
 /// The folder of the columns.
 pub const FOLDER: &str = "columns";
@@ -87,7 +88,7 @@ pub fn write(
     let temporary = format!("{path}.tmp");
     let written = write_temporary(disk, &temporary, number, covers, rows).and_then(|()| {
         disk.rename(&temporary, &path)?;
-        disk.sync_dir(FOLDER)
+        Safeguard::ColumnsDirSync.keep(|| disk.sync_dir(FOLDER))
     });
     if let Err(error) = written {
         // Best effort: neither name may count, as the caller will write the same rows again.
@@ -147,7 +148,7 @@ fn write_temporary(
     let crc = crc32fast::hash(out.get(tail_from..).unwrap_or_default());
     out.put_u32(crc);
     file.write_at(&out, offset)?;
-    file.sync()
+    Safeguard::ColumnsSync.keep(|| file.sync())
 }
 
 fn put_row(out: &mut Vec<u8>, row: &Row) {
@@ -211,7 +212,7 @@ impl Sealed {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&all);
         hasher.update(tail.split_last_chunk::<4>().map_or(&[], |(body, _)| body));
-        if hasher.finalize() != stated.crc {
+        if Safeguard::ColumnsTailCrc.finds(hasher.finalize() != stated.crc) {
             return Err(damaged("the index does not match its checksum", blocks_bytes));
         }
         let mut index = Vec::with_capacity(stated.blocks as usize);
@@ -298,7 +299,8 @@ impl Sealed {
         self.file.read_exact_at(bytes, at).map_err(|e| Error::io(format!("read {}", path()), e))?;
         let (body, stored) = bytes.split_last_chunk::<4>().ok_or_else(|| self.damaged(block))?;
         debug_assert_eq!(body.len(), CRC_AT);
-        if u32::from_le_bytes(*stored) != block_crc(self.number, block as u64, body) {
+        let differs = u32::from_le_bytes(*stored) != block_crc(self.number, block as u64, body);
+        if Safeguard::ColumnsBlockCrc.finds(differs) {
             return Err(self.damaged(block));
         }
         let mut reader = Reader::new(body);

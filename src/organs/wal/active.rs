@@ -17,6 +17,7 @@ use crate::io::{Disk, File, OpenMode};
 use crate::words::error::Error;
 use crate::words::id::Lsn;
 use crate::words::record::Op;
+use crate::words::safeguard::Safeguard;
 
 use super::{FOLDER, TEMPORARY, WalOptions, file_name};
 
@@ -118,7 +119,8 @@ impl Active {
         let active = named.inspect_err(|_| {
             let _ = disk.remove(&temporary); // Best effort: the next creation tries again.
         })?;
-        disk.sync_dir(FOLDER)
+        Safeguard::LogCreateDirSync
+            .keep(|| disk.sync_dir(FOLDER))
             .map_err(|e| Failed::Fatal(Error::io(format_args!("sync {FOLDER}/"), e)))?;
         Ok(active)
     }
@@ -148,7 +150,7 @@ impl Active {
         active.write(&bytes, 0)?;
         active.extend(filled - first, 0)?;
         active.written = (HEADER_BYTES as u64, active.filled - HEADER_BYTES as u64);
-        active.sync()?;
+        active.sync(Safeguard::LogCreateSync)?;
         Ok(active)
     }
 
@@ -168,20 +170,20 @@ impl Active {
     }
 
     /// Fills the file with zeros so that a batch of this length, and a frame behind it, overwrite
-    /// blocks that are there. True when that took a sync. Batches longer than a piece are left to
-    /// extend the file themselves: filling first would write them twice.
-    pub fn fill(&mut self, batch_bytes: u64, options: &WalOptions) -> Result<bool, Failed> {
+    /// blocks that are there. They are synced with that batch, all later ones overwrite what is
+    /// durable. Batches longer than a piece are left to extend the file themselves: filling first
+    /// would write them twice.
+    pub fn fill(&mut self, batch_bytes: u64, options: &WalOptions) -> Result<(), Failed> {
         let end = self.tail.saturating_add(batch_bytes).saturating_add(FRAME);
         let missing = end.saturating_sub(self.filled);
         if missing == 0 || missing > options.zero_bytes {
-            return Ok(false);
+            return Ok(());
         }
         let left = options.segment_bytes.max(end) - self.filled;
         let before = self.filled;
         self.extend(options.zero_bytes.min(left).max(missing), missing)?;
         self.written.1 += self.filled - before;
-        self.sync()?;
-        Ok(true)
+        Ok(())
     }
 
     /// Fills with zeros from where the file is filled. A disk without room for `wanted` bytes gets
@@ -333,9 +335,9 @@ impl Active {
     }
 
     /// Makes all of it durable. Every failure is fatal: the pages may be marked clean now.
-    pub fn sync(&self) -> Result<(), Failed> {
-        self.file
-            .sync()
+    pub fn sync(&self, safeguard: Safeguard) -> Result<(), Failed> {
+        safeguard
+            .keep(|| self.file.sync())
             .map_err(|e| Failed::Fatal(Error::io(format_args!("sync {}", self.name), e)))
     }
 }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::bytes::codec::log::{Kind, LAG_MAX};
 use crate::io::{Disk, File, OpenMode};
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::safeguard::Safeguard;
 
 use super::active::{Active, Failed};
 use super::{FOLDER, Scan, TEMPORARY, Tail, TornTail, file_name};
@@ -57,7 +58,8 @@ pub fn mend(disk: &dyn Disk, scan: &Scan) -> Result<Option<Active>> {
         Ok(copy) => {
             let renamed = disk.rename(&temporary, &name);
             renamed.map_err(|e| Error::io(format_args!("rename {temporary}"), e))?;
-            disk.sync_dir(FOLDER).map_err(|e| Error::io(format_args!("sync {FOLDER}/"), e))?;
+            let synced = Safeguard::MendDirSync.keep(|| disk.sync_dir(FOLDER));
+            synced.map_err(|e| Error::io(format_args!("sync {FOLDER}/"), e))?;
             copy
         }
         Err(error) => {
@@ -103,7 +105,7 @@ fn finish(active: &mut Active, tail: &Tail, from: &dyn File, start: u64) -> Resu
         // Lag unknown: the footer is no evidence that anything before it was synced.
         active.put_frame(Kind::Footer, LAG_MAX, tail.last_lsn, tail.last_batch).map_err(error)?;
     }
-    active.sync().map_err(error)
+    active.sync(Safeguard::MendSync).map_err(error)
 }
 
 /// Copies a tail that may be damage rather than a cut write. The first copy stays: after a crash
@@ -133,9 +135,9 @@ fn save_aside(disk: &dyn Disk, torn: &TornTail) -> Result<()> {
         copy.write_at(piece.get(..read).unwrap_or_default(), done).map_err(what)?;
         done += read as u64;
     }
-    copy.sync().map_err(what)?;
+    Safeguard::TornSync.keep(|| copy.sync()).map_err(what)?;
     disk.rename(&temporary, &path).map_err(what)?;
-    disk.sync_dir(FOLDER).map_err(what)?;
+    Safeguard::TornDirSync.keep(|| disk.sync_dir(FOLDER)).map_err(what)?;
     tracing::warn!(file = path, "saved what was cut off; it may hold acknowledged records");
     Ok(())
 }

@@ -4,8 +4,8 @@
 //! written once from front to back and removed when the archive holds all of it. [`replay`] reads, [`Wal`] writes.
 //!
 //! How a batch gets there:
-//! 1. `append` writes its operations and a commit frame over blocks that were filled with zeros and
-//!    synced before, so the sync that follows has data to flush and no metadata.
+//! 1. `append` writes its operations and a commit frame over blocks that were filled with zeros
+//!    before, so the sync that follows mostly has data to flush and no metadata.
 //! 2. `sync` makes it durable. A failed sync poisons the log: nobody knows what reached the disk,
 //!    so nothing is written behind it; opening again finds out and writes the tail anew.
 //! 3. `mark_acked` leaves a mark, without a sync of its own, that step 2 had succeeded.

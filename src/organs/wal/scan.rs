@@ -20,6 +20,7 @@ use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::Lsn;
 use crate::words::limits;
 use crate::words::record::Op;
+use crate::words::safeguard::Safeguard;
 
 use super::survey::{Asked, BATCH_END_BYTES, Window, has_hole, is_blank, survey};
 use super::verdict::{Evidence, Verdict, judge};
@@ -87,8 +88,10 @@ pub fn replay(
             )));
         };
         if let Some(last) = scan.sealed.last().filter(|_| position.is_known)
-            && (last.number.checked_add(1) != Some(head.number)
-                || position.lsn.0.checked_add(1) != Some(header.first_lsn.0))
+            && Safeguard::LogGap.finds(
+                last.number.checked_add(1) != Some(head.number)
+                    || position.lsn.0.checked_add(1) != Some(header.first_lsn.0),
+            )
         {
             return Err(Error::corrupt(format!(
                 "{}: a gap in the log: LSN {} to {} are missing (segment {} came before)",
@@ -159,6 +162,7 @@ fn start_afresh(heads: Vec<Head>, mut scan: Scan, applied: Lsn) -> Result<Scan> 
             scan.next_number = *number;
             Ok(scan)
         }
+        _ if Safeguard::LogStart.is_off() => Ok(scan),
         [first, ..] => Err(Error::corrupt(match first.header {
             Some(header) => format!(
                 "{}: a gap in the log: it starts at LSN {}, but LSN {} to {} are archived nowhere",
@@ -304,8 +308,9 @@ impl Walk<'_> {
             }
         }
         let lsn = self.position.lsn.0.checked_add(u64::from(self.batch.count) + 1);
-        if lsn != Some(frame.lsn.0)
-            || self.position.batch.checked_add(1) != Some(frame.batch)
+        let skips =
+            lsn != Some(frame.lsn.0) || self.position.batch.checked_add(1) != Some(frame.batch);
+        if Safeguard::LogOrder.finds(skips)
             || self.batch.count as usize >= limits::BATCH_OPS_MAX
             || self.batch.bytes + u64::from(frame.len) > limits::BATCH_BYTES_MAX as u64
         {
@@ -315,7 +320,7 @@ impl Walk<'_> {
         self.batch.bytes += u64::from(frame.len);
         let header = self.window.get(self.at, FRAME_BYTES)?;
         self.batch.crc.update(header);
-        if frame.lsn > self.applied {
+        if frame.lsn > self.applied || Safeguard::LogApplied.is_off() {
             let place = (self.header.number, self.at + FRAME);
             let bytes = self.window.get(self.at + FRAME, frame.len as usize)?;
             let op = decode_op(frame.lsn, bytes, Some(place)).map_err(|e| {
@@ -339,7 +344,10 @@ impl Walk<'_> {
         let first = self.position.lsn.0.saturating_add(1);
         let last = self.position.lsn.0.saturating_add(u64::from(batch.count));
         let is_right = commit.is_ok_and(|c| {
-            c.count == batch.count && c.first_lsn.0 == first && c.batch_crc == batch.crc.finalize()
+            let differs = c.batch_crc != batch.crc.finalize();
+            c.count == batch.count
+                && c.first_lsn.0 == first
+                && !Safeguard::LogBatchCrc.finds(differs)
         });
         if batch.count == 0
             || !is_right
@@ -412,11 +420,13 @@ impl Walk<'_> {
         };
         let file = self.window.name().to_owned();
         match judge(&evidence) {
-            Verdict::Rot(first, last) => Err(Error::corrupt(format!(
-                "{file}: damage at offset {} and acknowledged records behind it: LSN {first} to \
+            Verdict::Rot(first, last) if !Safeguard::LogVerdict.is_off() => {
+                Err(Error::corrupt(format!(
+                    "{file}: damage at offset {} and acknowledged records behind it: LSN {first} to \
                  {last} are at stake",
-                self.at
-            ))),
+                    self.at
+                )))
+            }
             verdict => {
                 self.scan.torn = Some(TornTail {
                     file,

@@ -20,6 +20,7 @@ use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::Lsn;
 use crate::words::limits;
 use crate::words::record::Op;
+use crate::words::safeguard::Safeguard;
 
 use super::active::{Active, Failed, NewBatch, batch_bytes};
 use super::mend::mend;
@@ -40,7 +41,6 @@ pub struct Wal {
     active: Option<Active>,
     next_number: u64,
     /// Whether the folder is durable, by name as well: an earlier segment proves it.
-    has_folder: bool,
     last_lsn: Lsn,
     last_batch: u64,
     /// Every batch up to this one is on disk.
@@ -75,8 +75,6 @@ impl Wal {
         };
         remove_strays(&*disk)?;
         let active = mend(&*disk, &scan)?;
-        // A segment with a batch in it was created after the folder was synced.
-        let has_folder = scan.tail.is_some() || !scan.sealed.is_empty();
         let mut sealed = VecDeque::from(scan.sealed);
         if let Some(tail) = scan.tail.filter(|tail| tail.spent && !tail.footer) {
             let (number, bytes) = (tail.header.number, tail.bytes.max(tail.at));
@@ -89,7 +87,6 @@ impl Wal {
             sealed,
             active,
             next_number: scan.next_number,
-            has_folder,
             last_lsn: scan.last_lsn,
             last_batch: scan.last_batch,
             synced_batch: scan.last_batch,
@@ -167,7 +164,7 @@ impl Wal {
             return Ok(());
         }
         let synced = match &self.active {
-            Some(active) => active.sync(),
+            Some(active) => active.sync(Safeguard::LogSync),
             None => Ok(()), // Rotating has synced it.
         };
         synced.map_err(|failed| self.failed(failed))?;
@@ -210,7 +207,7 @@ impl Wal {
         }
         let ended = active
             .put_frame(Kind::Footer, lag, self.last_lsn, self.last_batch)
-            .and_then(|()| active.sync());
+            .and_then(|()| active.sync(Safeguard::LogFooterSync));
         if let Err(failed) = ended {
             // The footer may stand there in part: no batch may follow it.
             active.is_broken = true;
@@ -252,7 +249,7 @@ impl Wal {
             self.synced_batch = self.last_batch;
         }
         if freed > 0 {
-            let synced = self.disk.sync_dir(FOLDER);
+            let synced = Safeguard::LogReclaimDirSync.keep(|| self.disk.sync_dir(FOLDER));
             synced.map_err(|e| {
                 self.failed(Failed::Fatal(Error::io(format_args!("sync {FOLDER}/"), e)))
             })?;
@@ -309,7 +306,7 @@ impl Wal {
         {
             let closed = active
                 .put_frame(Kind::Close, 0, self.last_lsn, self.last_batch)
-                .and_then(|()| active.sync());
+                .and_then(|()| active.sync(Safeguard::LogCloseSync));
             closed.map_err(|failed| self.failed(failed))?;
         }
         self.is_closed = true;
@@ -369,7 +366,6 @@ impl Wal {
             self.rotate()?;
         }
         if self.active.is_none() {
-            self.make_folder()?;
             let header = SegmentHeader {
                 store_id: self.store_id,
                 number: self.next_number,
@@ -383,23 +379,8 @@ impl Wal {
         }
         if let Some(active) = &mut self.active {
             let filled = active.fill(bytes, &self.options);
-            if filled.map_err(|failed| self.failed(failed))? {
-                self.synced_batch = self.last_batch;
-            }
+            filled.map_err(|failed| self.failed(failed))?;
         }
-        Ok(())
-    }
-
-    /// The folder that an earlier process created may not be durable: it may have failed to sync.
-    fn make_folder(&mut self) -> Result<()> {
-        if self.has_folder {
-            return Ok(());
-        }
-        let what = |e| Error::io(format_args!("create {FOLDER}/"), e);
-        self.disk.create_dir(FOLDER).map_err(what)?;
-        let synced = self.disk.sync_dir("").map_err(what);
-        synced.map_err(|error| self.failed(Failed::Fatal(error)))?;
-        self.has_folder = true;
         Ok(())
     }
 
@@ -433,7 +414,9 @@ impl Wal {
         match failed {
             Failed::Write(error) => error,
             Failed::Fatal(error) => {
-                self.poison = Some(error.to_string());
+                if !Safeguard::Poison.is_off() {
+                    self.poison = Some(error.to_string());
+                }
                 error
             }
         }

@@ -10,7 +10,7 @@ use pmll::io::sim::{Fault, Profile, SimDisk};
 use pmll::{Clock, Draft, Error, ErrorKind, Store, Timestamp};
 
 use pmll_torture::model::{Act, Model, Spot, State, difference};
-use pmll_torture::oracle::{Oracle, Rigour, answers, observe};
+use pmll_torture::oracle::{Expect, Oracle, Rigour, answers, observe};
 use pmll_torture::script::{HandClock, Moment, Run, START, brief, open, perform, script};
 
 /// Seed of the disks.
@@ -408,12 +408,13 @@ fn judge(disk: &SimDisk, models: &[&Model], now: Timestamp) -> Result<(), String
         state: Arc::new(model.state.clone()),
         next_id: model.next_id,
         request: model.request,
+        soft: Arc::default(),
     });
     let run = Run { disks: Vec::new(), moments: moments.collect() };
     let window = 0..=run.moments.len() - 1;
     let label = disk.label();
     Oracle::new(&run)
-        .judge(disk, &window, now, Rigour::Full)
+        .judge(disk, &window, now, Rigour::Full, Expect::default())
         .map(drop)
         .map_err(|e| format!("{label}: {e}"))
 }
@@ -424,7 +425,7 @@ fn changes(state: &State, act: &Act) -> bool {
     let item = |spot: &Spot| shelf(spot).is_some_and(|s| s.items.contains_key(&spot.place()));
     match act {
         Act::Define(name, _) => !state.shelves.contains_key(*name),
-        Act::Put(spot, _) | Act::Buffer(spot, _) => shelf(spot).is_some(),
+        Act::Put(spot, _) | Act::Buffer(spot, _) | Act::Submit(spot, _) => shelf(spot).is_some(),
         Act::Update(spot, _) | Act::Pin(spot, _) | Act::Delete(spot) => item(spot),
         Act::Batch(request, acts) => {
             let possible = |act: &Act| match act {
@@ -439,7 +440,7 @@ fn changes(state: &State, act: &Act) -> bool {
         Act::Drop(name) => state.shelves.contains_key(*name),
         Act::Vacuum(buried) => buried.iter().any(item),
         Act::Sync => true,
-        Act::Compress(_) | Act::Recompress => false,
+        Act::Compress(_) | Act::Recompress | Act::Late(..) => false,
         Act::Touch(_) | Act::Checkpoint | Act::Wait(_) | Act::Reopen | Act::Kill => false,
     }
 }

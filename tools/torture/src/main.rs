@@ -17,7 +17,9 @@ use pmll_torture::{SimulateOptions, simulate};
 
 const USAGE: &str = "\
 usage:
-  pmll-torture simulate [EFFORT] [SEED] [NESTED_EVERY]   power cuts on a simulated disk
+  pmll-torture simulate [EFFORT] [SEED] [NESTED_EVERY] [FROM] [UNTIL]
+      power cuts on a simulated disk: of the script (FROM 0), and of workloads drawn from
+      the numbers FROM to UNTIL
   pmll-torture kill DIR [ROUNDS] [SEED]                  killed processes on a real one
   pmll-torture writer DIR SEED FROM UNTIL DIE_AT         plays, prints what is done
   pmll-torture check DIR SEED ACKS                       DIR against what a writer printed
@@ -33,11 +35,13 @@ fn main() -> ExitCode {
         Some(word) => word.to_str()?.parse().ok(),
     };
     let done = match (command, words.len()) {
-        ("simulate", 0..=3) => match (number(0, 1), number(1, 20_260), number(2, 160)) {
-            (Some(effort), Some(seed), Some(nested_every)) => {
+        ("simulate", 0..=5) => match [number(0, 1), number(1, 20_260), number(2, 160)] {
+            [Some(effort), Some(seed), Some(nested_every)] => {
                 let effort = u32::try_from(effort).unwrap_or(u32::MAX);
                 let options = SimulateOptions { effort, seed, nested_every, ..Default::default() };
-                Some(run_simulate(&options))
+                let from = number(3, 0);
+                let range = from.and_then(|from| Some(from..=number(4, from)?));
+                range.map(|range| run_simulate(&options, range))
             }
             _ => None,
         },
@@ -75,24 +79,43 @@ fn nothing_wrong(violations: &[String]) -> bool {
     violations.is_empty()
 }
 
-fn run_simulate(options: &SimulateOptions) -> Result<bool, String> {
+fn run_simulate(
+    options: &SimulateOptions,
+    workloads: std::ops::RangeInclusive<u64>,
+) -> Result<bool, String> {
+    let (mut distinct, mut nested, mut lying, mut right) = (0, 0, 0, true);
     let begun = std::time::Instant::now();
-    let report = simulate(options, &|_| {})?;
+    for workload in workloads.clone() {
+        let started = std::time::Instant::now();
+        let report = simulate(&SimulateOptions { workload, ..options.clone() }, &|_| {})
+            .map_err(|why| format!("workload {workload}: {why}"))?;
+        println!(
+            "simulate: {} distinct images, {} crashed again, {} of a lying disk, {} calls in {} \
+             legs, {} acts, workload {workload}, effort {}, seed {}, {:.0} s, {} violations",
+            report.distinct,
+            report.nested,
+            report.lying,
+            report.calls,
+            report.legs,
+            report.acts,
+            options.effort,
+            options.seed,
+            started.elapsed().as_secs_f64(),
+            report.violations.len()
+        );
+        right &= nothing_wrong(&report.violations);
+        distinct += report.distinct;
+        nested += report.nested;
+        lying += report.lying;
+    }
     println!(
-        "simulate: {} distinct images, {} crashed again, {} of a lying disk, {} calls in {} legs, \
-         {} acts, effort {}, seed {}, {:.0} s, {} violations",
-        report.distinct,
-        report.nested,
-        report.lying,
-        report.calls,
-        report.legs,
-        report.acts,
-        options.effort,
-        options.seed,
-        begun.elapsed().as_secs_f64(),
-        report.violations.len()
+        "simulate: in all {distinct} distinct images, {nested} crashed again, {lying} of a lying \
+         disk, workloads {} to {}, {:.0} s",
+        workloads.start(),
+        workloads.end(),
+        begun.elapsed().as_secs_f64()
     );
-    Ok(nothing_wrong(&report.violations))
+    Ok(right)
 }
 
 fn run_kill(dir: PathBuf, rounds: u64, seed: u64) -> Result<bool, String> {

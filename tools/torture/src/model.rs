@@ -24,6 +24,10 @@ pub enum Act {
     Put(Spot, Draft),
     /// Puts an entry with `Durability::Buffer`.
     Buffer(Spot, Draft),
+    /// Puts an entry through a promise.
+    Submit(Spot, Draft),
+    /// Means to put an entry, and its deadline has passed: nothing is written.
+    Late(Spot, Draft),
     /// Changes an entry.
     Update(Spot, Patch),
     /// Removes an entry.
@@ -122,7 +126,9 @@ impl Model {
                 let shelf = Shelf { spec: spec.clone(), items: BTreeMap::new() };
                 self.state.shelves.insert((*name).to_owned(), shelf);
             }
-            Act::Put(spot, draft) | Act::Buffer(spot, draft) => self.put(*spot, draft, now)?,
+            Act::Put(spot, draft) | Act::Buffer(spot, draft) | Act::Submit(spot, draft) => {
+                self.put(*spot, draft, now)?;
+            }
             Act::Update(spot, patch) => self.update(*spot, patch, now)?,
             Act::Pin(spot, pinned) => {
                 self.update(*spot, &Patch::default().pinned(*pinned), now)?;
@@ -149,7 +155,7 @@ impl Model {
                 self.state.shelves.remove(*name);
             }
             Act::Vacuum(buried) => buried.iter().try_for_each(|spot| self.bury(*spot))?,
-            Act::Touch(_) | Act::Sync | Act::Checkpoint => {}
+            Act::Late(..) | Act::Touch(_) | Act::Sync | Act::Checkpoint => {}
             Act::Compress(_) | Act::Recompress => {}
             Act::Wait(_) | Act::Reopen | Act::Kill => {}
         }

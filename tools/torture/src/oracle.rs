@@ -21,20 +21,63 @@ use std::sync::{Arc, Mutex};
 
 use pmll::io::Disk;
 use pmll::io::sim::{Profile, SimDisk};
-use pmll::{Depth, Draft, Entry, ErrorKind, Exactness, Query, Scan, Store, Timestamp};
+use pmll::{Depth, Draft, Entry, ErrorKind, Exactness, Query, Salvage, Scan, Store, Timestamp};
 
 use crate::model::{Act, Item, Shelf, Spot, State, bits, difference};
-use crate::script::{HandClock, Moment, Run, START, at, batch, open};
+use crate::script::{HandClock, Moment, Run, START, Soft, at, batch, open};
 
 /// What an image is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rigour {
     /// Everything.
     Full,
-    /// Everything, and the index is thrown away before the last look.
-    WithoutIndex,
+    /// Everything; it is salvaged beside, and derived files are thrown away before the last look.
+    Without(Derived),
     /// Some earlier state or a typed refusal: the disk lied about its syncs.
     Lying,
+}
+
+/// What else is known of an image.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expect {
+    /// The act whose soft state must be there: none was under way.
+    pub quiet: Option<usize>,
+    /// Sectors hold what was there before or what was written, nothing else: then a crash damages nothing,
+    /// and nothing may be taken for rot.
+    pub whole_sectors: bool,
+}
+
+/// Files that are made anew from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Derived {
+    /// `index.redb`.
+    Index,
+    /// `arena/`.
+    Arena,
+    /// `columns/`.
+    Columns,
+    /// All of them.
+    All,
+}
+
+impl Derived {
+    /// Every choice there is.
+    pub const ALL: [Derived; 4] = [Derived::Index, Derived::Arena, Derived::Columns, Derived::All];
+
+    fn remove(self, disk: &SimDisk) -> std::io::Result<()> {
+        let prefixes: &[&str] = match self {
+            Derived::Index => &["index.redb"],
+            Derived::Arena => &["arena/"],
+            Derived::Columns => &["columns/"],
+            Derived::All => &["index.redb", "arena/", "columns/"],
+        };
+        for name in disk.file_names() {
+            if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+                disk.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Of so many images whose recovered disk was judged before, one is judged in full again.
@@ -70,6 +113,13 @@ impl<'a> Oracle<'a> {
         low..=high.map_or(0, |(k, _)| k).max(low)
     }
 
+    /// The act that has ended at that point, when none is under way.
+    pub fn quiet(&self, leg: usize, op: u64) -> Option<usize> {
+        let k = self.run.moments.iter().rposition(|m| m.leg == leg && m.acked == op)?;
+        let next = self.run.moments.get(k + 1);
+        next.is_none_or(|next| next.leg > leg || next.issued >= op).then_some(k)
+    }
+
     /// The wall clock at that point.
     pub fn now(&self, leg: usize, op: u64) -> Timestamp {
         let mut moments = self.run.moments.iter();
@@ -85,8 +135,9 @@ impl<'a> Oracle<'a> {
         window: &RangeInclusive<usize>,
         now: Timestamp,
         rigour: Rigour,
+        expect: Expect,
     ) -> Result<Vec<usize>, String> {
-        let judged = catch_unwind(AssertUnwindSafe(|| self.ask(disk, window, now, rigour)));
+        let judged = catch_unwind(AssertUnwindSafe(|| self.ask(disk, window, now, rigour, expect)));
         judged.unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
@@ -100,8 +151,13 @@ impl<'a> Oracle<'a> {
         window: &RangeInclusive<usize>,
         now: Timestamp,
         rigour: Rigour,
+        expect: Expect,
     ) -> Result<Vec<usize>, String> {
         let clock = HandClock::new(START);
+        let derived = match rigour {
+            Rigour::Without(derived) => Some((derived, disk.fork_now())),
+            Rigour::Full | Rigour::Lying => None,
+        };
         let store = match open(disk, &clock) {
             Ok(store) => store,
             // `Invalid`: not even the file that makes a directory a store is left.
@@ -133,6 +189,17 @@ impl<'a> Oracle<'a> {
             return Err(format!("is in state {equal:?}, which is outside {window:?}"));
         };
         let moment = self.run.moments.get(k).ok_or("no such state")?;
+        if rigour != Rigour::Lying {
+            if expect.whole_sectors {
+                looks_like_no_rot(&store)?;
+            }
+            if let Some(wanted) = expect.quiet.and_then(|k| self.run.moments.get(k)) {
+                wanted.soft.is_kept_by(&Soft::of(&store)?)?;
+            }
+        }
+        if let Some((_, image)) = &derived {
+            salvage_agrees(image, &found)?;
+        }
         let recovered = (live_hash(disk), k, now);
         if rigour == Rigour::Full && self.is_repetition(&recovered) {
             // Nobody looks at this disk any more: the store need not close in order.
@@ -160,25 +227,16 @@ impl<'a> Oracle<'a> {
             let (id, lsn) = (moment.next_id, moment.state.lsn);
             return Err(format!("the next write got {receipt:?}, not id {id} and LSN > {lsn}"));
         }
+        survives(disk, &found, receipt.id.0)?;
         store.close().map_err(|e| format!("close: {e:?}"))?;
-        if rigour == Rigour::WithoutIndex {
-            disk.remove("index.redb").map_err(|e| format!("remove index.redb: {e}"))?;
+        if let Some((derived, _)) = &derived {
+            derived.remove(disk).map_err(|e| format!("remove {derived:?}: {e}"))?;
         }
         let store = open(disk, &clock).map_err(|e| format!("does not open again: {e:?}"))?;
         let mut again = observe(&store)?;
-        let probe =
-            again.shelves.remove(PROBE).ok_or("the entry written after recovery is gone")?;
-        let kept = probe.items.get(&(String::new(), b"probe".to_vec()));
-        if kept.is_none_or(|item| item.id != receipt.id.0 || *item.payload != *b"still writing") {
-            return Err(format!("the entry written after recovery became {kept:?}"));
-        }
-        again.lsn = found.lsn;
-        if again != found {
-            return Err(format!("opened again it differs: {}", difference(&again, &found)));
-        }
-        if !store.stats().map_err(|e| format!("{e:?}"))?.warnings.is_empty()
-            && rigour != Rigour::WithoutIndex
-        {
+        take_probe(&mut again, &found, receipt.id.0)
+            .map_err(|why| format!("opened again: {why}"))?;
+        if !store.stats().map_err(|e| format!("{e:?}"))?.warnings.is_empty() && derived.is_none() {
             return Err("a clean close is followed by a warning".to_owned());
         }
         nothing_left_over(disk, &store)?;
@@ -222,6 +280,62 @@ impl<'a> Oracle<'a> {
             Ok(receipts) if receipts.is_empty() => Ok(()),
             other => Err(format!("request {number} was applied a second time: {other:?}")),
         }
+    }
+}
+
+/// A power cut tears what was being written, and rots nothing: whatever warns of more than a write that
+/// was cut off would alarm without a cause.
+fn looks_like_no_rot(store: &Store) -> Result<(), String> {
+    let warnings = store.stats().map_err(|e| format!("stats: {e:?}"))?.warnings;
+    match warnings.iter().find(|text| !text.contains("the last write was cut off by a crash")) {
+        Some(text) => Err(format!("a crash is taken for damage: {text}")),
+        None => Ok(()),
+    }
+}
+
+/// What recovery found, and the entry written after it, survive the next power cut: what was acknowledged
+/// stands in files whose names are durable as well.
+fn survives(disk: &SimDisk, found: &State, probe: u64) -> Result<(), String> {
+    let images = disk.crash_images(Profile::Posix, 2);
+    // The last of the two keeps nothing that was not synced.
+    let cut = images.last().ok_or("no image")?;
+    let store = open(cut, &HandClock::new(START))
+        .map_err(|e| format!("does not open after the next power cut: {e:?}"))?;
+    take_probe(&mut observe(&store)?, found, probe)
+        .map_err(|why| format!("after the next power cut: {why}"))
+}
+
+/// Takes the oracle's own entry out of a state, which must be the one found before.
+fn take_probe(state: &mut State, found: &State, id: u64) -> Result<(), String> {
+    let shelf = state.shelves.remove(PROBE).ok_or("the entry written after recovery is gone")?;
+    let kept = shelf.items.get(&(String::new(), b"probe".to_vec()));
+    if kept.is_none_or(|item| item.id != id || *item.payload != *b"still writing") {
+        return Err(format!("the entry written after recovery became {kept:?}"));
+    }
+    state.lsn = found.lsn;
+    match difference(state, found) {
+        why if why.is_empty() => Ok(()),
+        why => Err(format!("it differs: {why}")),
+    }
+}
+
+/// What a salvage saves of an image is what an open recovers from it.
+fn salvage_agrees(image: &SimDisk, recovered: &State) -> Result<(), String> {
+    let target = SimDisk::new(1);
+    let salvage = Salvage::on(Arc::new(image.clone()))
+        .and_then(|mut salvage| salvage.copy_onto(Arc::new(target.clone())));
+    match salvage {
+        Ok(_) => {}
+        // A store that was never there cannot be saved.
+        Err(e) if e.kind() == ErrorKind::NotFound && recovered.lsn == 0 => return Ok(()),
+        Err(e) => return Err(format!("salvage: {e:?}")),
+    }
+    let store = open(&target, &HandClock::new(START)).map_err(|e| format!("salvaged: {e:?}"))?;
+    let mut saved = observe(&store)?;
+    saved.lsn = recovered.lsn;
+    match difference(&saved, recovered) {
+        why if why.is_empty() => Ok(()),
+        why => Err(format!("salvaged: {why}")),
     }
 }
 

@@ -6,14 +6,15 @@
 //! 3. A kill in the middle starts a new leg: another disk, on which the old one's unsynced changes
 //!    are still pending, and whose first calls are the recovery.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use pmll::io::sim::SimDisk;
 use pmll::{
-    Batch, Clock, Collection, CollectionSpec, Draft, Durability, Element, Error, Metric, Namespace,
-    Options, Patch, Policy, Receipt, Store, Timestamp,
+    Batch, Clock, Collection, CollectionSpec, Draft, Durability, Element, Error, ErrorKind, Metric,
+    Namespace, Options, Patch, Policy, Receipt, Scan, Standing, Store, Timestamp,
 };
 use serde_json::json;
 
@@ -79,8 +80,9 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(len).collect()
 }
 
-fn vector(seed: u64, dim: usize) -> Vec<f32> {
-    // Sixteenths: exact in f16 as well.
+/// A vector that is exact in f16 as well, the same for the same number.
+pub fn vector(seed: u64, dim: usize) -> Vec<f32> {
+    // Sixteenths.
     noise(seed, dim).into_iter().map(|byte| (f32::from(byte) - 127.0) / 16.0).collect()
 }
 
@@ -101,8 +103,8 @@ fn person(number: u64) -> Draft {
 /// The workload: about eighty acts.
 pub fn script() -> Vec<Act> {
     use Act::{
-        Batch, Buffer, Checkpoint, Compress, Define, Delete, Drop, Kill, Pin, Put, Recompress,
-        Reopen, Set, Sync, Touch, Update, Vacuum, Wait,
+        Batch, Buffer, Checkpoint, Compress, Define, Delete, Drop, Kill, Late, Pin, Put,
+        Recompress, Reopen, Set, Submit, Sync, Touch, Update, Vacuum, Wait,
     };
     let n = |key| Spot("notes", "", key);
     let u = |key| Spot("notes", "user/7", key);
@@ -158,7 +160,8 @@ pub fn script() -> Vec<Act> {
         Set("tau", serde_json::Value::Null),
         Buffer(n("b3"), note(11)),
         Kill,
-        Put(n("n5"), note(12)),
+        Submit(n("n5"), note(12)),
+        Late(n("n6"), note(15)),
         // More than the budget's trigger: a run by itself, then back again.
         Set("budget_bytes", json!(2 << 20)),
         Batch(None, (0..).zip(HEAVY).map(|(i, key)| Put(n(key), heavy(i))).collect()),
@@ -220,6 +223,8 @@ pub struct Moment {
     pub next_id: u64,
     /// The client's last request.
     pub request: Option<u64>,
+    /// What was durable beside the entries.
+    pub soft: Arc<Soft>,
 }
 
 /// A finished run.
@@ -243,7 +248,7 @@ pub fn play(
     let mut store = open(&disk, &clock).map_err(|e| format!("create: {e:?}"))?;
     let mut run = Run { disks: vec![disk], moments: Vec::new() };
     let mut model = Model::default();
-    run.add("create the store".to_owned(), 0, true, START, &model);
+    run.add("create the store".to_owned(), 0, true, START, &model, Soft::of(&store)?);
     for act in acts {
         let name = brief(act);
         clock.advance(Duration::from_secs(1));
@@ -272,13 +277,19 @@ pub fn play(
             }
         }
         let durable = !matches!(act, Act::Buffer(..) | Act::Touch(_) | Act::Wait(_));
-        run.add(name, issued, durable, clock.now(), &model);
+        let mut soft = Soft::of(&store)?;
+        if !matches!(act, Act::Checkpoint | Act::Reopen) {
+            // Counts since the last checkpoint are in RAM.
+            soft.accesses = run.moments.last().map(|m| m.soft.accesses.clone()).unwrap_or_default();
+        }
+        run.add(name, issued, durable, clock.now(), &model, soft);
         let last = run.moments.last().ok_or("no moment")?;
         look(&store, last, &clock).map_err(|e| format!("live, after {}: {e}", last.name))?;
     }
     let issued = run.disk().op_count();
+    let soft = Soft::of(&store)?;
     store.close().map_err(|e| format!("close: {e:?}"))?;
-    run.add("close".to_owned(), issued, true, clock.now(), &model);
+    run.add("close".to_owned(), issued, true, clock.now(), &model, soft);
     Ok(run)
 }
 
@@ -287,7 +298,15 @@ impl Run {
         &self.disks[self.disks.len() - 1]
     }
 
-    fn add(&mut self, name: String, issued: u64, durable: bool, now: Timestamp, model: &Model) {
+    fn add(
+        &mut self,
+        name: String,
+        issued: u64,
+        durable: bool,
+        now: Timestamp,
+        model: &Model,
+        soft: Soft,
+    ) {
         let (leg, acked) = (self.disks.len() - 1, self.disk().op_count());
         // An act that changes nothing shares its state with the one before.
         let state = match self.moments.last() {
@@ -305,7 +324,53 @@ impl Run {
             state,
             next_id,
             request,
+            soft: Arc::new(soft),
         });
+    }
+}
+
+/// What is kept beside the entries, and costs rank or time when it is lost, not data. Yet a power cut
+/// takes nothing of it that an act had made durable.
+#[derive(Clone, Debug, Default)]
+pub struct Soft {
+    /// Entries that have codes in Level 1.
+    pub warm: BTreeSet<u64>,
+    /// Accesses by entry, as the last checkpoint counted them.
+    pub accesses: BTreeMap<u64, u64>,
+}
+
+impl Soft {
+    /// That of a live store.
+    pub fn of(store: &Store) -> Result<Soft, String> {
+        let fail = |e: Error| format!("soft state: {e:?}");
+        let is_warm = |s: Standing| matches!(s, Standing::Warm8 | Standing::Warm4);
+        let scored = pmll::inspect::scores(store).map_err(fail)?;
+        let warm = scored.iter().filter(|entry| is_warm(entry.standing));
+        let mut soft =
+            Soft { warm: warm.map(|entry| entry.id.0).collect(), accesses: BTreeMap::new() };
+        for info in store.collections().map_err(fail)? {
+            let Some(collection) = store.find_collection(&info.name).map_err(fail)? else {
+                continue;
+            };
+            let page = collection.scan(Scan::new().limit(1000)).map_err(fail)?;
+            soft.accesses.extend(page.entries.iter().map(|e| (e.id.0, e.access_count)));
+        }
+        Ok(soft)
+    }
+
+    /// Whether nothing of it is missing in another one.
+    pub fn is_kept_by(&self, later: &Soft) -> Result<(), String> {
+        let lost: Vec<u64> = self.warm.difference(&later.warm).copied().collect();
+        if !lost.is_empty() {
+            return Err(format!("entries {lost:?} have left Level 1"));
+        }
+        for (id, count) in &self.accesses {
+            if later.accesses.get(id).is_some_and(|now| now < count) {
+                let now = later.accesses.get(id);
+                return Err(format!("entry {id} had {count} accesses, now {now:?}"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -328,6 +393,18 @@ pub fn perform(store: &Store, act: &Act) -> Result<Vec<Receipt>, Error> {
         Act::Buffer(spot, draft) => {
             let batch = stage(store, Batch::new(), &Act::Put(*spot, draft.clone()))?;
             return store.write(batch.durability(Durability::Buffer));
+        }
+        Act::Submit(spot, draft) => {
+            let batch = stage(store, Batch::new(), &Act::Put(*spot, draft.clone()))?;
+            return store.submit(batch)?.wait();
+        }
+        Act::Late(spot, draft) => {
+            let batch = stage(store, Batch::new(), &Act::Put(*spot, draft.clone()))?;
+            return match store.submit(batch.deadline(Duration::ZERO))?.wait() {
+                Err(error) if error.kind() == ErrorKind::Expired => Ok(Vec::new()),
+                Err(error) => Err(error),
+                Ok(_) => Err(Error::new(ErrorKind::Internal, "written after its deadline")),
+            };
         }
         Act::Batch(request, acts) => return store.write(batch(store, *request, acts)?),
         Act::Wait(_) | Act::Reopen | Act::Kill => {}
@@ -370,6 +447,8 @@ pub fn brief(act: &Act) -> String {
     match act {
         Act::Put(spot, _) => format!("put {}/{}/{}", spot.0, spot.1, spot.2),
         Act::Buffer(spot, _) => format!("buffer {}/{}/{}", spot.0, spot.1, spot.2),
+        Act::Submit(spot, _) => format!("submit {}/{}/{}", spot.0, spot.1, spot.2),
+        Act::Late(spot, _) => format!("late put of {}/{}/{}", spot.0, spot.1, spot.2),
         Act::Batch(_, acts) => format!("batch of {}", acts.len()),
         other => format!("{other:?}").chars().take(60).collect(),
     }

@@ -7,7 +7,8 @@
 //!    than the last one acknowledged, byte for byte, and recovery is repeatable.
 //! 3. Some images are crashed again at every call of their recovery.
 //!
-//! A failing case is told as (leg, call, profile, label, seed) with the call in words. The same
+//! A failing case is told as (leg, call, profile, label, seed) with the call in words.
+//! The workload is the script, or one drawn from a seed. The same
 //! options make the same images; only the choice of those that are crashed again depends on which
 //! thread came first.
 
@@ -18,8 +19,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use pmll::Clock;
 use pmll::io::sim::{Limits, Profile, Recording, SimDisk};
 
+use crate::generate::generate;
 use crate::model::difference;
-use crate::oracle::{Oracle, Rigour, answers, observe};
+use crate::oracle::{Derived, Expect, Oracle, Rigour, answers, observe};
 use crate::script::{HandClock, Moment, START, open, play, script};
 
 /// Images at one point of the run, at effort 1.
@@ -32,8 +34,10 @@ const LYING_IMAGES: usize = 6;
 /// Points of the run that are crashed on a lying disk: each builds images of all that was written.
 const LYING_EVERY: u64 = 16;
 const NESTED_IMAGES: usize = 4;
-/// Of so many images one loses its index between its two opens.
-const INDEXLESS_EVERY: u64 = 16;
+/// Of so many images one is salvaged, and loses derived files between its two opens.
+const DERIVED_EVERY: u64 = 16;
+/// Acts of a workload drawn at random.
+const ACTS: usize = 80;
 /// Failures after which a sweep stops: more of them say nothing new.
 const FAILURES_MAX: usize = 5;
 
@@ -50,12 +54,21 @@ pub struct SimulateOptions {
     pub nested_every: u64,
     /// Judges only every n-th point of the run; 1 for all of them.
     pub every_call: u64,
+    /// Seed of a workload drawn at random; 0 for the script.
+    pub workload: u64,
 }
 
 impl Default for SimulateOptions {
     fn default() -> SimulateOptions {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        SimulateOptions { effort: 1, seed: 20_260, threads, nested_every: 160, every_call: 1 }
+        SimulateOptions {
+            effort: 1,
+            seed: 20_260,
+            threads,
+            nested_every: 160,
+            every_call: 1,
+            workload: 0,
+        }
     }
 }
 
@@ -97,7 +110,11 @@ pub fn simulate(
     options: &SimulateOptions,
     progress: &(dyn Fn(SimulateProgress) + Sync),
 ) -> Result<SimulateReport, String> {
-    let run = quietly(|| play(options.seed, &script(), &look))?;
+    let acts = match options.workload {
+        0 => script(),
+        seed => generate(seed, ACTS),
+    };
+    let run = quietly(|| play(options.seed, &acts, &look))?;
     let oracle = Oracle::new(&run);
     let sweep = Sweep::new(options);
     let stride = options.every_call.max(1);
@@ -193,7 +210,9 @@ impl<'a> Sweep<'a> {
                 _ => POSIX_IMAGES * effort,
             };
             let choices = POSIX_CHOICES * effort;
-            let limits = Limits { images, random: choices, torn: choices, noise: true, seed };
+            // At every other point torn sectors may hold neither what was there nor what was written.
+            let noise = op.is_multiple_of(2);
+            let limits = Limits { images, random: choices, torn: choices, noise, seed };
             let window = oracle.window(leg, op, profile == Profile::Kill);
             for image in recording.images_at(op, profile, &limits) {
                 let hash = image.image_hash();
@@ -229,11 +248,15 @@ impl<'a> Sweep<'a> {
         let every = self.options.nested_every;
         let again = every > 0 && number.is_multiple_of(every);
         let nested = again.then(|| image.fork_now());
+        let round = number / DERIVED_EVERY;
+        let derived = Derived::ALL[round as usize % Derived::ALL.len()];
         let rigour =
-            if number % INDEXLESS_EVERY == 1 { Rigour::WithoutIndex } else { Rigour::Full };
+            if number % DERIVED_EVERY == 1 { Rigour::Without(derived) } else { Rigour::Full };
         let window = oracle.window(leg, op, profile == Profile::Kill);
         let now = oracle.now(leg, op);
-        let states = oracle.judge(image, &window, now, rigour)?;
+        let whole_sectors = !op.is_multiple_of(2);
+        let expect = Expect { quiet: oracle.quiet(leg, op), whole_sectors };
+        let states = oracle.judge(image, &window, now, rigour, expect)?;
         self.seen.lock().unwrap_or_else(|e| e.into_inner()).insert(hash, states.clone());
         match nested {
             Some(disk) => self.nest(oracle, &disk, &states),
@@ -262,7 +285,8 @@ impl<'a> Sweep<'a> {
                         continue;
                     }
                     self.nested.fetch_add(1, Ordering::AcqRel);
-                    let judged = oracle.judge(&image, &(low..=high), START, Rigour::Full);
+                    let judged =
+                        oracle.judge(&image, &(low..=high), START, Rigour::Full, Expect::default());
                     let states = judged.map_err(|e| {
                         let call = recording.describe(op);
                         format!("crashed again ({}, next call: {call}): {e}", image.label())
@@ -285,7 +309,9 @@ impl<'a> Sweep<'a> {
                 continue;
             }
             self.lying.fetch_add(1, Ordering::AcqRel);
-            if let Err(why) = oracle.judge(&image, &everything, START, Rigour::Lying) {
+            if let Err(why) =
+                oracle.judge(&image, &everything, START, Rigour::Lying, Expect::default())
+            {
                 self.fail(format!("leg {leg}, {}, seed {seed}: {why}", image.label()));
             }
         }

@@ -35,8 +35,6 @@ pub enum DecodeError {
     Flags(u8, u16),
     /// A value stands outside what a writer may write; the text says which.
     Value(String),
-    /// The payload does not have the CRC-32 that stands before it.
-    PayloadCrc,
     /// So many bytes are left over.
     Trailing(usize),
 }
@@ -62,7 +60,6 @@ impl fmt::Display for DecodeError {
                 write!(f, "operation kind {kind} has unknown flags in {flags:#06x}")
             }
             DecodeError::Value(what) => f.write_str(what),
-            DecodeError::PayloadCrc => f.write_str("the payload's CRC differs"),
             DecodeError::Trailing(left) => write!(f, "{left} bytes are left over"),
         }
     }
@@ -172,9 +169,6 @@ fn decode_put(
     };
     let payload_at = reader.position() as u64;
     let payload = reader.bytes(payload_len as usize)?;
-    if crc32fast::hash(payload) != payload_crc {
-        return Err(DecodeError::PayloadCrc);
-    }
     let payload = match place {
         Some((segment, offset)) if payload.len() > limits::PAYLOAD_RESIDENT_BYTES_MAX => {
             let offset = offset

@@ -150,7 +150,7 @@ fn a_crash_at_any_call_loses_nothing_acknowledged() {
     let limits = Limits { images: 80, torn: 40, noise: true, ..Limits::default() };
     let (mut images, mut nested) = (0, 0);
     for (seed, script) in (0..4).flat_map(|seed| SCRIPTS.iter().map(move |s| (seed, s))) {
-        let disk = SimDisk::new(seed);
+        let disk = with_folder(SimDisk::new(seed));
         disk.record();
         let mut run = Run::new(&disk);
         run.script(script).unwrap();
@@ -202,13 +202,13 @@ fn a_failing_call_at_any_point_loses_nothing_acknowledged() {
     let mut ended = 0;
     for script in &SCRIPTS {
         let calls = {
-            let disk = SimDisk::new(4);
+            let disk = with_folder(SimDisk::new(4));
             Run::new(&disk).script(script).unwrap();
             disk.op_count()
         };
         for fault in Fault::ALL {
             for (at, sticky) in (0..calls).flat_map(|at| [(at, false), (at, true)]) {
-                let disk = SimDisk::new(4);
+                let disk = with_folder(SimDisk::new(4));
                 disk.fail_at(at, fault, sticky);
                 let mut run = Run::new(&disk);
                 let result = run.script(script);
@@ -248,7 +248,7 @@ fn go_on_and_crash(run: &mut Run, context: &str) {
 
 #[test]
 fn a_crash_while_the_pages_of_a_failed_sync_are_written_again_is_no_rot() {
-    let disk = SimDisk::new(6);
+    let disk = with_folder(SimDisk::new(6));
     let mut wal = open_on(&disk, 0);
     wal.append(&batch(1, 2)).unwrap();
     wal.sync().unwrap();
@@ -277,7 +277,7 @@ fn a_crash_while_the_pages_of_a_failed_sync_are_written_again_is_no_rot() {
 
 #[test]
 fn a_disk_that_lies_about_syncs_gives_a_prefix_or_a_refusal() {
-    let disk = SimDisk::new(5);
+    let disk = with_folder(SimDisk::new(5));
     disk.record();
     let mut run = Run::new(&disk);
     run.script(&SCRIPTS[2]).unwrap();

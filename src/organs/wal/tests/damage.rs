@@ -17,7 +17,7 @@ enum Ending {
 }
 
 fn three_batches(ending: Ending) -> (SimDisk, u64) {
-    let disk = SimDisk::new(1);
+    let disk = with_folder(SimDisk::new(1));
     let mut wal = open_on(&disk, 0);
     for (first, count) in [(1, 2), (3, 3), (6, 2)] {
         wal.append(&batch(first, count)).unwrap();
@@ -264,7 +264,7 @@ fn a_batch_cut_short_is_torn_a_whole_one_is_ambiguous() {
 #[test]
 fn unsynced_batches_behind_a_torn_one_prove_nothing_synced_ones_do() {
     for synced in [false, true] {
-        let disk = SimDisk::new(1);
+        let disk = with_folder(SimDisk::new(1));
         let mut wal = open_on(&disk, 0);
         wal.append(&batch(1, 2)).unwrap();
         wal.sync().unwrap();
@@ -291,7 +291,7 @@ fn unsynced_batches_behind_a_torn_one_prove_nothing_synced_ones_do() {
 }
 
 fn several_segments() -> SimDisk {
-    let disk = SimDisk::new(1);
+    let disk = with_folder(SimDisk::new(1));
     let mut wal = open_on(&disk, 0);
     for first in [1, 6, 11] {
         wal.append(&batch(first, 5)).unwrap();
@@ -378,7 +378,7 @@ fn a_segment_that_was_never_finished_is_no_loss() {
 
 /// A segment of frames that verify, in any order: kind, LSN, batch, payload.
 fn forged(frames: &[(Kind, u64, u64, Vec<u8>)]) -> MemoryDisk {
-    let disk = MemoryDisk::new();
+    let disk = with_folder(MemoryDisk::new());
     disk.create_dir(FOLDER).unwrap();
     let header =
         SegmentHeader { store_id: STORE, number: 1, first_lsn: Lsn(1), first_batch: 1, salt: 9 };
