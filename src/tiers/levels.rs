@@ -224,3 +224,43 @@ impl Levels {
         self.hot_bytes() + self.warm_bytes() + self.hot.serialized_size() as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::codec::block::BlockHeader;
+    use crate::bytes::codec::codes;
+    use crate::io::{Disk, MemoryDisk};
+    use crate::organs::arena::{self, NewBlock};
+    use crate::pure::quant::encode;
+    use crate::words::options::ArenaAccess;
+
+    #[test]
+    fn a_code_counts_in_its_own_version_alone() {
+        let disk = MemoryDisk::new();
+        disk.create_dir(arena::FOLDER).unwrap();
+        let (store_id, collection) = ([3; 16], CollectionId(1));
+        let layout = codes::layout(4).unwrap();
+        let mut row = vec![0; layout.row_bytes()];
+        encode(layout, &[1.0, -2.0, 3.0, 0.5], &mut row);
+        let header = BlockHeader {
+            store_id,
+            number: 1,
+            collection,
+            dim: 4,
+            group: layout.group() as u32,
+            bits: 8,
+            rows: 1,
+            row_bytes: layout.row_bytes() as u32,
+        };
+        let rows = [(EntryId(7), Lsn(5))];
+        arena::write_block(&disk, &NewBlock { header, rows: &rows, codes: &row }).unwrap();
+        let block = Block::open(&disk, 1, store_id, ArenaAccess::Read).unwrap();
+        let mut levels = Levels::default();
+        levels.blocks.insert(1, Arc::new(WarmBlock::new(block).unwrap()));
+        assert!(levels.code(collection, EntryId(7), Lsn(5)).is_some());
+        assert!(levels.code(collection, EntryId(7), Lsn(6)).is_none(), "it was written again");
+        assert!(levels.code(collection, EntryId(8), Lsn(5)).is_none());
+        assert_eq!(levels.tier(collection, EntryId(7), Lsn(6)), Tier::Cold);
+    }
+}

@@ -31,6 +31,8 @@ use crate::words::record::{Op, Place, Tombstone};
 use crate::words::safeguard::Safeguard;
 
 mod replay;
+#[cfg(test)]
+mod tests;
 
 pub use replay::{Recovered, Shares, recover};
 

@@ -31,7 +31,8 @@ use crate::script::{HandClock, Moment, Run, START, Soft, at, batch, open};
 pub enum Rigour {
     /// Everything.
     Full,
-    /// Everything; it is salvaged beside, and derived files are thrown away before the last look.
+    /// Everything, and derived files are thrown away before the last look. Where all of them go, the
+    /// image is salvaged beside, which costs as much as ten openings.
     Without(Derived),
     /// Some earlier state or a typed refusal: the disk lied about its syncs.
     Lying,
@@ -197,7 +198,7 @@ impl<'a> Oracle<'a> {
                 wanted.soft.is_kept_by(&Soft::of(&store)?)?;
             }
         }
-        if let Some((_, image)) = &derived {
+        if let Some((Derived::All, image)) = &derived {
             salvage_agrees(image, &found)?;
         }
         let recovered = (live_hash(disk), k, now);
