@@ -37,8 +37,6 @@ safeguards! {
     LogFooterSync,
     /// The end of a log that is closed in order is synced.
     LogCloseSync,
-    /// The removal of log segments is durable before a later one is created.
-    LogReclaimDirSync,
     /// The tail that an interrupted process left is written again and synced.
     MendSync,
     /// The name of the tail written again is durable.

@@ -30,9 +30,9 @@ fn witness(safeguard: Safeguard) -> Witness {
     use Safeguard::*;
     const CRASH: Witness = It("crash::");
     match safeguard {
-        LogSync | LogCreateSync | LogCreateDirSync | LogFooterSync | LogReclaimDirSync
-        | MendSync | MendDirSync | ArchiveSync | ArchiveDirSync | ArenaSync | ArenaDirSync
-        | ColumnsSync | ColumnsDirSync | CatalogSync | CatalogCreateDirSync | SmallFileSync
+        LogSync | LogCreateSync | LogCreateDirSync | LogFooterSync | MendSync | MendDirSync
+        | ArchiveSync | ArchiveDirSync | ArenaSync | ArenaDirSync | ColumnsSync
+        | ColumnsDirSync | CatalogSync | CatalogCreateDirSync | SmallFileSync
         | SmallFileDirSync | FoldersSync => CRASH,
         TornSync | TornDirSync | LogCloseSync => It("cuts::"),
         StoreFileCrc => It("flips::"),

@@ -237,8 +237,9 @@ impl Wal {
             self.sealed.pop_front();
             freed += segment.bytes;
         }
-        // The current segment goes without a footer: its removal is durable before a later one is
-        // created, and whatever was not synced in it is applied.
+        // The current segment goes without a footer: whatever was not synced in it is applied. Should a
+        // power cut bring it back, a scan begins behind it, as what it holds is archived; the creation
+        // of the next segment syncs the folder in any case.
         let spent = self.active.as_ref().filter(|a| !a.is_empty() && self.last_lsn <= applied);
         if let Some(number) = spent.map(|active| active.number) {
             self.remove(number)?;
@@ -247,12 +248,6 @@ impl Wal {
                 freed += active.file_bytes();
             }
             self.synced_batch = self.last_batch;
-        }
-        if freed > 0 {
-            let synced = Safeguard::LogReclaimDirSync.keep(|| self.disk.sync_dir(FOLDER));
-            synced.map_err(|e| {
-                self.failed(Failed::Fatal(Error::io(format_args!("sync {FOLDER}/"), e)))
-            })?;
         }
         Ok(freed)
     }
