@@ -43,7 +43,9 @@ fn damage_is_healed_or_named() {
     let cases = damages(&patient, effort);
     if std::env::var("PMLL_FLIPS_LIST").is_ok() {
         let mut n = BTreeMap::<_, u64>::new();
-        cases.iter().for_each(|(f, d)| *n.entry((f.clone(), format!("{:?}", d.kind()))).or_default() += 1);
+        cases
+            .iter()
+            .for_each(|(f, d)| *n.entry((f.clone(), format!("{:?}", d.kind()))).or_default() += 1);
         println!("{} {n:#?}", cases.len());
         return;
     }

@@ -23,6 +23,13 @@ pub(super) enum Kind {
     Look,
 }
 
+impl Kind {
+    /// Whether calls fail that change nothing.
+    pub(super) fn is_read(self) -> bool {
+        !matches!(self, Kind::Write(_))
+    }
+}
+
 /// How often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Times {

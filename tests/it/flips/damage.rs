@@ -2,8 +2,8 @@
 //!
 //! 1. A byte flips in one bit, or in each of several.
 //! 2. A sector, of 512 bytes or of 4 KiB, becomes zeros: a page that was never written.
-//! 3. A sector goes back to bytes that stood in its place at an earlier moment of the run: a write
-//!    that the disk lost, or put somewhere else, long after it said that it was done.
+//! 3. A sector goes back to bytes that stood in its place at an earlier moment of the run, in this file
+//!    or in one whose blocks it may have got: a write that the disk lost, or put somewhere else.
 //! 4. Two sectors change places, in one file or in two of a kind: a write that went astray.
 //!
 //! Of the zeros behind the end of a log, and of a file that is nothing but zeros, the first stand for
@@ -167,31 +167,27 @@ fn flips(places: impl Iterator<Item = usize>, bits: u8) -> Vec<Damage> {
 
 fn zeros(bytes: &[u8], size: usize) -> Vec<Damage> {
     let sectors = bytes.chunks(size).enumerate().filter(|(_, old)| old.iter().any(|b| *b != 0));
-    let zero = |(n, old): (usize, &[u8])| {
-        Damage::Set(Kind::Zero, (n * size) as u64, vec![0; old.len()])
-    };
+    let zero =
+        |(n, old): (usize, &[u8])| Damage::Set(Kind::Zero, (n * size) as u64, vec![0; old.len()]);
     sectors.map(zero).collect()
 }
 
-/// Each sector as it was: last, first, and moments between.
-fn stale(
-    name: &str,
-    bytes: &[u8],
-    size: usize,
-    history: &History,
-    versions: usize,
-) -> Vec<Damage> {
+/// Each sector as it was, and as it was in other files of the kind: last, first, and moments between.
+fn stale(name: &str, bytes: &[u8], size: usize, history: &History, versions: usize) -> Vec<Damage> {
     let mut found = Vec::new();
     for (n, now) in bytes.chunks(size).enumerate() {
-        let fits = |old: &&Vec<u8>| old.len() >= now.len() && old[..now.len()] != *now;
-        // What was zeros is among the zeroed ones.
-        let old = history.versions(name, n, size).iter().rev().filter(fits);
-        let old: Vec<_> = old.filter(|old| old.iter().any(|byte| *byte != 0)).collect();
-        let wanted = versions.min(old.len());
-        let chosen = (0..wanted).map(|i| i * (old.len() - 1) / (wanted - 1).max(1));
-        found.extend(chosen.map(|i| {
-            Damage::Set(Kind::Stale, (n * size) as u64, old[i][..now.len()].to_vec())
-        }));
+        let mut seen = BTreeSet::new();
+        for old in history.versions(name, n, size) {
+            let old = old.into_iter().rev().filter_map(|old| old.get(..now.len()));
+            // What was zeros is among the zeroed ones.
+            let is_other = |old: &&[u8]| *old != now && old.iter().any(|byte| *byte != 0);
+            let old: Vec<&[u8]> = old.filter(is_other).filter(|old| seen.insert(*old)).collect();
+            let wanted = versions.min(old.len());
+            let chosen = (0..wanted).map(|i| old[i * (old.len() - 1) / (wanted - 1).max(1)]);
+            found.extend(
+                chosen.map(|old| Damage::Set(Kind::Stale, (n * size) as u64, old.to_vec())),
+            );
+        }
     }
     found
 }

@@ -60,10 +60,19 @@ impl History {
         }
     }
 
-    /// Everything that stood in a sector, in order.
-    pub(super) fn versions(&self, name: &str, sector: usize, size: usize) -> &[Vec<u8>] {
-        let sectors = self.sectors.get(&(size, name.to_owned()));
-        sectors.and_then(|all| all.get(sector)).map_or(&[], Vec::as_slice)
+    /// Everything that stood in a sector, in order: of this file, and of the other files of its folder,
+    /// whose blocks a later file gets once they are removed.
+    pub(super) fn versions(&self, name: &str, sector: usize, size: usize) -> [Vec<&[u8]>; 2] {
+        let folder = name.rsplit_once('/').map(|(folder, _)| folder);
+        let is_kin = |other: &str| {
+            let theirs = other.rsplit_once('/').map(|(folder, _)| folder);
+            other != name && folder.is_some() && theirs == folder
+        };
+        let of = |wanted: &dyn Fn(&str) -> bool| {
+            let files = self.sectors.iter().filter(|((s, other), _)| *s == size && wanted(other));
+            files.filter_map(|(_, all)| all.get(sector)).flatten().map(Vec::as_slice).collect()
+        };
+        [of(&|other| other == name), of(&is_kin)]
     }
 }
 
@@ -148,7 +157,8 @@ impl Patient {
                 run.images_at(call, Profile::Posix, &one).iter().for_each(|disk| history.add(disk));
             }
         }
-        let disk = disk.fork_now();
+        // Nothing pending: a killed process leaves all of it to the next one.
+        let disk = disk.crash_images(Profile::Kill, 1).remove(0);
         Patient { disk, history, state, log, batches }
     }
 
