@@ -41,14 +41,6 @@ fn damage_is_healed_or_named() {
     let threads = std::env::var("PMLL_FLIPS_THREADS").map_or(THREADS, |n| n.parse().unwrap());
     let patient = Patient::make();
     let cases = damages(&patient, effort);
-    if std::env::var("PMLL_FLIPS_LIST").is_ok() {
-        let mut n = BTreeMap::<_, u64>::new();
-        cases
-            .iter()
-            .for_each(|(f, d)| *n.entry((f.clone(), format!("{:?}", d.kind()))).or_default() += 1);
-        println!("{} {n:#?}", cases.len());
-        return;
-    }
     let names = patient.disk.file_names();
     for kind in ["archive/", "arena/", "columns/", "wal/", "index.redb", "store.toml"] {
         assert!(names.iter().any(|name| name.starts_with(kind)), "no {kind} in {names:?}");
