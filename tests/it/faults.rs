@@ -68,7 +68,8 @@ fn every_call_fails_and_nothing_acknowledged_is_lost() {
     let every = which == "all";
     let seed = number("PMLL_FAULTS_SEED", 1);
     let pairs = pairs(&all, number("PMLL_FAULTS_PAIRS", 0), seed);
-    let reach = |n: usize| if every || n % FULL_EVERY == 0 { Reach::Full } else { Reach::Short };
+    let reach =
+        |n: usize| if every || n.is_multiple_of(FULL_EVERY) { Reach::Full } else { Reach::Short };
     let wanted = if which == "pairs" { 0 } else { all.len() };
     let singles = all.iter().take(wanted).enumerate().map(|(n, case)| (vec![*case], reach(n)));
     let chosen: Vec<(Vec<Case>, Reach)> =

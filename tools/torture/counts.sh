@@ -18,7 +18,8 @@ shift || true
 # name | what begins its line | command, by part
 suites() {
     local it='cargo test --locked --test it' quiet='-- --nocapture'
-    local shuttle='RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --locked --test schedules'
+    local shuttle='RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle'
+    shuttle="$shuttle cargo test --locked --test schedules"
     case "$part" in
     gate)
         echo "crash|crash: |$it crash:: $quiet"
@@ -38,12 +39,14 @@ suites() {
         echo "schedules|schedules: |PMLL_SCHEDULES=170000 $shuttle $quiet"
         echo "power-cut|power-cut: |ROUNDS=100 tools/torture/power-cut.sh"
         ;;
-    *)
-        sed -n '2,12s/^# \{0,1\}//p' "$0"
-        exit 2
-        ;;
     esac
 }
+
+list=$(suites)
+if [ -z "$list" ]; then
+    sed -n '2,11s/^# \{0,1\}//p' "$0"
+    exit 2
+fi
 
 begin="<!-- counts $part: written by tools/torture/counts.sh -->"
 end="<!-- end of counts $part -->"
@@ -51,7 +54,6 @@ if ! grep -qxF -- "$begin" "$PAGE" || ! grep -qxF -- "$end" "$PAGE"; then
     echo "counts: $PAGE has no place for the part '$part'" >&2
     exit 1
 fi
-list=$(suites) || { echo "$list"; exit 2; }
 for name in "$@"; do
     grep -q "^$name|" <<<"$list" || { echo "counts: no suite '$name'" >&2; exit 2; }
 done

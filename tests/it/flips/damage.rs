@@ -7,7 +7,8 @@
 //! 4. Two sectors change places, in one file or in two of a kind: a write that went astray.
 //!
 //! Of the zeros behind the end of a log, and of a file that is nothing but zeros, the first stand for
-//! all; of a page of the index that holds nothing any more, every sixteenth byte does. It never lists a damage that leaves the bytes as they are, and none twice.
+//! all; of a page of the index that holds nothing any more, every sixteenth byte does. It never lists a
+//! damage that leaves the bytes as they are, and none twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -136,7 +137,8 @@ pub(super) fn damages(patient: &Patient, effort: Effort) -> Vec<(String, Damage)
             "index.redb" => patient.pages_nobody_reads(name, bytes.len()),
             _ => BTreeSet::new(),
         };
-        let is_wanted = |at: &usize| !unused.contains(&(at / SECTORS[1])) || at % UNUSED_STEP == 0;
+        let is_wanted =
+            |at: &usize| !unused.contains(&(at / SECTORS[1])) || at.is_multiple_of(UNUSED_STEP);
         let mut found = flips((0..bytes.len()).filter(is_wanted), effort.bits);
         for size in SECTORS {
             // Where everything lies in one sector, the smaller size has said it already.
