@@ -61,12 +61,12 @@ fn damage_is_healed_or_named() {
                             *answers.lock().unwrap().entry(key).or_default() += 1;
                         }
                         Err(why) => {
-                            let mut failures = failures.lock().unwrap();
-                            failures.push(format!("{file}, {damage:?}: {why}"));
-                            if failures.len() >= FAILURES_MAX {
-                                break;
-                            }
+                            let why = format!("{file}, {damage:?}: {why}");
+                            failures.lock().unwrap().push(why);
                         }
+                    }
+                    if failures.lock().unwrap().len() >= FAILURES_MAX {
+                        break;
                     }
                 }
             });
