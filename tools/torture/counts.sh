@@ -18,8 +18,6 @@ shift || true
 # name | what begins its line | command, by part
 suites() {
     local it='cargo test --locked --test it' quiet='-- --nocapture'
-    local shuttle='RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle'
-    shuttle="$shuttle cargo test --locked --test schedules"
     case "$part" in
     gate)
         echo "crash|crash: |$it crash:: $quiet"
@@ -27,7 +25,7 @@ suites() {
         echo "damage|flips: |$it flips:: $quiet"
         echo "kill|kill: |cargo test --locked -p pmll-cli --test kill $quiet"
         echo "torture|kill: |cargo test --locked -p pmll-torture --test kill $quiet"
-        echo "schedules|schedules: |$shuttle $quiet"
+        echo "schedules|schedules: |tools/schedules/run.sh"
         echo "power-cut|power-cut: |ROUNDS=5 tools/torture/power-cut.sh"
         ;;
     hand)
@@ -36,7 +34,7 @@ suites() {
         echo "damage|flips: |PMLL_FLIPS=8 $it flips:: $quiet"
         echo "kill|kill: |PMLL_KILL_ROUNDS=200 cargo test --locked -p pmll-cli --test kill $quiet"
         echo "torture|kill: |PMLL_TORTURE_ROUNDS=5000 cargo test --locked -p pmll-torture --test kill $quiet"
-        echo "schedules|schedules: |PMLL_SCHEDULES=170000 $shuttle $quiet"
+        echo "schedules|schedules: |PMLL_SCHEDULES=170000 tools/schedules/run.sh"
         echo "power-cut|power-cut: |ROUNDS=100 tools/torture/power-cut.sh"
         ;;
     esac
