@@ -1,5 +1,5 @@
 //! Locks of the commit protocol, by one name: parking_lot's, or, under `--cfg shuttle`, those of the model
-//! checker that tries schedules (`tests/schedules.rs`). Both have the same face here.
+//! checker that tries schedules (`tools/schedules`). Both have the same face here.
 //!
 //! Only what the protocol and its tests need stands under the checker; other locks are held for a few
 //! lines and never while a lock of these is taken.

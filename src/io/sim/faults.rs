@@ -1,4 +1,5 @@
-//! Errors on order: the n-th mutating call fails, once or from then on.
+//! Errors on order: the n-th mutating call fails, once, some times, or from then on; so does the n-th
+//! read, and the n-th look at names and lengths.
 //!
 //! A fault fires at the first call at or after its number that it fits: a short write waits for a
 //! write, a failing sync for a sync. So a loop over all numbers and all faults meets every call
@@ -60,53 +61,68 @@ pub(super) enum Call {
     Sync,
 }
 
-/// The faults that are armed.
+/// The faults that are armed, and those that were.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     armed: Vec<Armed>,
-    reads: Option<(u64, bool)>,
+}
+
+/// Which calls a fault is for; each kind has numbers of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A mutating call.
+    Call(Fault),
+    Read,
+    Look,
 }
 
 #[derive(Debug)]
 struct Armed {
     from: u64,
-    fault: Fault,
-    sticky: bool,
+    target: Target,
+    fired: u64,
+    left: u64,
 }
 
 impl Faults {
-    pub(super) fn arm(&mut self, from: u64, fault: Fault, sticky: bool) {
-        self.armed.push(Armed { from, fault, sticky });
-    }
-
-    pub(super) fn arm_reads(&mut self, from: u64, sticky: bool) {
-        self.reads = Some((from, sticky));
+    pub(super) fn arm(&mut self, from: u64, target: Target, times: u64) {
+        self.armed.push(Armed { from, target, fired: 0, left: times });
     }
 
     pub(super) fn clear(&mut self) {
         *self = Faults::default();
     }
 
-    /// The fault that mutating call number `op` meets. One that is not sticky is spent by it.
+    /// How often each fired and will fire, in the order in which they were armed.
+    pub(super) fn counts(&self) -> Vec<(u64, u64)> {
+        self.armed.iter().map(|armed| (armed.fired, armed.left)).collect()
+    }
+
+    /// The fault that mutating call number `op` meets, one time of it.
     pub(super) fn fire(&mut self, op: u64, call: Call) -> Option<Fault> {
-        let at = self.armed.iter().position(|a| op >= a.from && a.fault.fits(call))?;
-        let fault = self.armed.get(at)?.fault;
-        if self.armed.get(at).is_some_and(|armed| !armed.sticky) {
-            self.armed.remove(at);
+        let fits = |target| matches!(target, Target::Call(fault) if fault.fits(call));
+        match self.spend(op, fits)? {
+            Target::Call(fault) => Some(fault),
+            Target::Read | Target::Look => None,
         }
-        Some(fault)
     }
 
     /// Whether read number `read` fails.
     pub(super) fn fire_read(&mut self, read: u64) -> bool {
-        match self.reads {
-            Some((from, sticky)) if read >= from => {
-                if !sticky {
-                    self.reads = None;
-                }
-                true
-            }
-            _ => false,
-        }
+        self.spend(read, |target| target == Target::Read).is_some()
+    }
+
+    /// Whether look number `look` fails.
+    pub(super) fn fire_look(&mut self, look: u64) -> bool {
+        self.spend(look, |target| target == Target::Look).is_some()
+    }
+
+    fn spend(&mut self, number: u64, fits: impl Fn(Target) -> bool) -> Option<Target> {
+        let met = |a: &&mut Armed| a.left > 0 && number >= a.from && fits(a.target);
+        let armed = self.armed.iter_mut().find(met)?;
+        armed.fired += 1;
+        // One for ever is never spent.
+        armed.left = armed.left.saturating_sub(u64::from(armed.left != u64::MAX));
+        Some(armed.target)
     }
 }

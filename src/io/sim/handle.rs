@@ -111,8 +111,8 @@ impl File for SimFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        let shell = self.disk.shell.lock();
-        shell.check_alive()?;
+        let mut shell = self.disk.shell.lock();
+        shell.look()?;
         Ok(shell.state.inodes.get(&self.inode).map_or(0, |file| file.live.len()))
     }
 

@@ -47,7 +47,7 @@ pub use images::{Limits, Profile};
 pub use recording::Recording;
 
 use content::mix;
-use faults::{Call, Faults};
+use faults::{Call, Faults, Target};
 use handle::SimFile;
 use recording::{Log, Origin};
 use state::{Node, Op, State};
@@ -77,6 +77,7 @@ struct Shell {
     seed: u64,
     ops: u64,
     reads: u64,
+    looks: u64,
     faults: Faults,
     capacity_bytes: Option<u64>,
     kill_at: Option<u64>,
@@ -104,6 +105,7 @@ impl SimDisk {
             seed,
             ops: 0,
             reads: 0,
+            looks: 0,
             faults: Faults::default(),
             capacity_bytes: None,
             kill_at: None,
@@ -134,15 +136,40 @@ impl SimDisk {
         self.shell.lock().state.pending_count()
     }
 
+    /// Looks so far: calls of `len` and `list`, and of `open` for what is there already.
+    #[must_use]
+    pub fn look_count(&self) -> u64 {
+        self.shell.lock().looks
+    }
+
     /// Lets the first mutating call at or after number `op` that the fault fits fail, and if
     /// `sticky` every later one too. Several may be armed; the one armed first wins.
     pub fn fail_at(&self, op: u64, fault: Fault, sticky: bool) {
-        self.shell.lock().faults.arm(op, fault, sticky);
+        self.fail_times(op, fault, if sticky { u64::MAX } else { 1 });
     }
 
-    /// Lets `read_at` call number `read` fail with an I/O error, and if `sticky` every later one.
-    pub fn fail_read_at(&self, read: u64, sticky: bool) {
-        self.shell.lock().faults.arm_reads(read, sticky);
+    /// The same for so many calls that it fits, after which the disk is well again; `u64::MAX` is for
+    /// ever.
+    pub fn fail_times(&self, op: u64, fault: Fault, times: u64) {
+        self.shell.lock().faults.arm(op, Target::Call(fault), times);
+    }
+
+    /// Lets `read_at` calls from number `read` on fail with an I/O error, so many of them.
+    pub fn fail_reads(&self, read: u64, times: u64) {
+        self.shell.lock().faults.arm(read, Target::Read, times);
+    }
+
+    /// Lets looks from number `look` on (see [`look_count`](SimDisk::look_count)) fail with an I/O
+    /// error, so many of them.
+    pub fn fail_looks(&self, look: u64, times: u64) {
+        self.shell.lock().faults.arm(look, Target::Look, times);
+    }
+
+    /// For every fault in the order in which they were armed: how often it fired, and how often it
+    /// still will.
+    #[must_use]
+    pub fn fault_counts(&self) -> Vec<(u64, u64)> {
+        self.shell.lock().faults.counts()
     }
 
     /// Disarms all faults: space was freed, the cable is back.
@@ -231,6 +258,14 @@ impl Shell {
         answer
     }
 
+    /// A call that changes nothing and reads no bytes.
+    fn look(&mut self) -> io::Result<()> {
+        self.check_alive()?;
+        let look = self.looks;
+        self.looks += 1;
+        if self.faults.fire_look(look) { Err(Fault::Eio.error()) } else { Ok(()) }
+    }
+
     fn exchange(&mut self, inode: u64, held: &mut Hold, wanted: Hold) -> bool {
         self.locks.entry(inode).or_default().exchange(held, wanted)
     }
@@ -270,6 +305,8 @@ impl Disk for SimDisk {
                 Ok(Op::Create { name: Arc::from(name), inode: state.next_inode })
             };
             shell.call(Call::Create, create, nothing)?;
+        } else {
+            shell.look()?;
         }
         Shell::check_no_folder(&shell.state, name)?;
         let Some(Node::File(inode)) = shell.state.live.get(name).copied() else {
@@ -315,8 +352,8 @@ impl Disk for SimDisk {
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         name::check_folder(folder)?;
-        let shell = self.shell.lock();
-        shell.check_alive()?;
+        let mut shell = self.shell.lock();
+        shell.look()?;
         let names = shell.state.live.keys().filter_map(|path| {
             let (parent, leaf) = path.rsplit_once('/').unwrap_or(("", path));
             (parent == folder).then(|| leaf.to_owned())

@@ -277,11 +277,35 @@ fn faults_hit_the_calls_they_fit() {
     disk.fail_at(0, Fault::Eintr, false);
     assert_eq!(disk.remove("a").unwrap_err().kind(), io::ErrorKind::Interrupted);
     assert_eq!(disk.list("").unwrap(), ["a"]);
-    disk.fail_read_at(disk.read_count() + 1, false);
+    disk.fail_reads(disk.read_count() + 1, 1);
     file.read_exact_at(&mut buf, 0).unwrap();
     assert!(file.read_exact_at(&mut buf, 0).is_err());
     file.read_exact_at(&mut buf, 0).unwrap();
     assert_eq!(disk.op_count(), next + 2 + 8 + 3);
+}
+
+#[test]
+fn faults_end_after_their_number_of_times_and_looks_fail_too() {
+    let disk = SimDisk::new(1);
+    let file = settled(&disk, "a", b"0000");
+    disk.fail_times(0, Fault::Enospc, 2);
+    disk.fail_looks(disk.look_count() + 1, 3);
+    for left in [1, 0] {
+        assert!(file.write_at(b"1", 0).is_err());
+        file.sync().unwrap();
+        assert_eq!(disk.fault_counts()[0], (2 - left, left));
+    }
+    file.write_at(b"1", 0).unwrap();
+    assert_eq!(disk.list("").unwrap(), ["a"]);
+    assert!(file.len().is_err() && disk.list("").is_err());
+    assert!(disk.open("a", OpenMode::Read).is_err());
+    assert_eq!(disk.fault_counts(), [(2, 0), (3, 0)]);
+    disk.open("a", OpenMode::Read).unwrap();
+    disk.fail_times(0, Fault::Eio, u64::MAX);
+    for _ in 0..9 {
+        assert!(file.sync().is_err());
+    }
+    assert_eq!(disk.fault_counts()[2], (9, u64::MAX));
 }
 
 #[test]

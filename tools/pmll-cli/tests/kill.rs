@@ -11,7 +11,7 @@
 //!    must be byte for byte that of its version. What was read is what the next round builds on.
 //! 4. Every fourth round and at the end `verify` must call the store whole.
 //!
-//! `PMLL_KILL_ROUNDS` says how many rounds (12 when unset), `PMLL_KILL_SEED` repeats the choices of
+//! `PMLL_KILL_ROUNDS` says how many rounds (100 when unset), `PMLL_KILL_SEED` repeats the choices of
 //! an earlier run; the moments at which the kills hit can never be repeated. It never fakes a crash
 //! and never loses power: what the operating system holds survives. A failed run keeps its folder.
 
@@ -29,6 +29,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+/// Rounds of a run that is not told otherwise.
+const ROUNDS: u64 = 100;
 /// Keys there can be: few enough that most writes replace something.
 const KEYS: u64 = 1500;
 /// Entries that `import` writes at once.
@@ -342,7 +344,7 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn what_was_acknowledged_outlives_sigkill() {
-    let rounds = number("PMLL_KILL_ROUNDS").unwrap_or(12);
+    let rounds = number("PMLL_KILL_ROUNDS").unwrap_or(ROUNDS);
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = number("PMLL_KILL_SEED").unwrap_or(clock);
     let mut run = Run {

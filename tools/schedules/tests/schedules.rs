@@ -1,8 +1,8 @@
 //! Group commit under a model checker: shuttle chooses who runs at every lock and condition of it.
 //!
-//! `RUSTFLAGS="--cfg shuttle" cargo test --test schedules -- --nocapture`; without the flag there is nothing
-//! here. The real engine runs, over a disk in memory and without a background thread. What runs between two
-//! locks is one step, so races of atomics alone are not tried. A schedule in which everybody sleeps fails.
+//! `tools/schedules/run.sh` runs it; without its `--cfg shuttle` there is nothing here. The real engine runs,
+//! over a disk in memory and without a background thread. What runs between two locks is one step, so races
+//! of atomics alone are not tried. A schedule in which everybody sleeps fails.
 //!
 //! `PMLL_SCHEDULES=n` tries n of them for every test. A failing one is printed; shuttle replays it.
 #![cfg(shuttle)]
