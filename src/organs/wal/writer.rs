@@ -24,7 +24,7 @@ use crate::words::safeguard::Safeguard;
 
 use super::active::{Active, Failed, NewBatch, batch_bytes};
 use super::mend::mend;
-use super::{FOLDER, SEGMENT_BYTES_MIN, Scan, Sealed, WalOptions, file_name, remove_strays};
+use super::{SEGMENT_BYTES_MIN, Scan, Sealed, WalOptions, file_name, remove_strays};
 
 /// The write buffer is given back down to this after a large batch.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
