@@ -24,23 +24,23 @@ struct Section {
     items: usize,
 }
 
-fn get(bytes: &[u8], at: usize, len: usize) -> Option<&[u8]> {
+pub(crate) fn get(bytes: &[u8], at: usize, len: usize) -> Option<&[u8]> {
     bytes.get(at..at.checked_add(len)?)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(get(bytes, at, 4)?.try_into().ok()?))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(get(bytes, at, 8)?.try_into().ok()?))
 }
 
-fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
+pub(crate) fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
     crate::edits::put(bytes, at, &value.to_le_bytes());
 }
 
-fn crc(initial: u32, pieces: &[&[u8]]) -> u32 {
+pub(crate) fn crc(initial: u32, pieces: &[&[u8]]) -> u32 {
     let mut hasher = Hasher::new_with_initial(initial);
     for piece in pieces {
         hasher.update(piece);
@@ -156,6 +156,7 @@ fn sections(file: &mut [u8]) -> Option<()> {
             let _ = table.and_then(|table| place.frames(file, table, frames));
         }
         let _ = group.of(8).and_then(|codes| place.codes(file, codes, group.dim));
+        let _ = group.of(9).and_then(|sketches| place.sketches(file, sketches, group.dim));
         let _ = group.of(2).and_then(|rows| place.rows(file, rows, group.of(1), group.stride));
         for part in &group.sections {
             let _ = seal_section(file, *part);
@@ -173,13 +174,13 @@ pub(crate) fn first_payload_frame(file: &[u8]) -> Option<Range<usize>> {
 }
 
 /// A group's checksums.
-struct Place {
-    seed: u32,
-    group: u16,
+pub(crate) struct Place {
+    pub(crate) seed: u32,
+    pub(crate) group: u16,
 }
 
 impl Place {
-    fn crc(&self, kind: u8, index: usize, bytes: &[u8]) -> u32 {
+    pub(crate) fn crc(&self, kind: u8, index: usize, bytes: &[u8]) -> u32 {
         let (seed, group) = (self.seed.to_le_bytes(), self.group.to_le_bytes());
         crc(0, &[&seed, &[kind], &group, &(index as u64).to_le_bytes(), bytes])
     }
@@ -206,6 +207,17 @@ impl Place {
             let crc = self.crc(8, index, get(file, at, len)?);
             put_u32(file, at + len, crc);
         }
+        Some(())
+    }
+
+    /// The mean, and what is behind it: one chunk, as far as 1,024 rows.
+    fn sketches(&self, file: &mut [u8], sketches: Section, dim: usize) -> Option<()> {
+        let mean = dim.checked_mul(4)?;
+        let crc = self.crc(9, usize::MAX, get(file, sketches.offset, mean)?);
+        put_u32(file, sketches.offset + mean, crc);
+        let (at, len) = (sketches.offset + mean + 4, sketches.len.checked_sub(mean + 8)?);
+        let crc = self.crc(9, 0, get(file, at, len)?);
+        put_u32(file, at + len, crc);
         Some(())
     }
 
