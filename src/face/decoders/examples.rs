@@ -45,7 +45,7 @@ pub fn examples(name: &str) -> Vec<Vec<u8>> {
             vec![
                 [&[0], &log[..]].concat(),
                 [&[2], &log[..]].concat(),
-                [&[0x80], &log[..]].concat(),
+                [&[0xa0], &log[..]].concat(),
                 [&[0], half].concat(),
             ]
         }

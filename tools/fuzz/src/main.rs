@@ -20,15 +20,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use peak_alloc::PeakAlloc;
-use pmll_fuzz::chance::{Chance, damage, mutated};
+use pmll_fuzz::chance::{Chance, mutated};
 use pmll_fuzz::parsers::{self, BYTES_A_BYTE, Parser};
 use pmll_fuzz::{BYTES_MAX, TARGETS, TIME_MAX, Target};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// Inputs that are kept to be changed, for each parser.
-const POOL: usize = 64;
 /// Runs of one parser before the next has its turn.
 const TURN: u64 = 20_000;
 /// Failures of one parser that are printed and saved.
@@ -210,38 +208,12 @@ fn run_parsers(asked: &Asked, thread: u64) -> Vec<Seen> {
 }
 
 fn parse(parser: &mut Parser, seen: &mut Seen, chance: &mut Chance) {
-    let at = chance.below(parser.seeds.len());
-    let mut input = match chance.below(32) {
-        0 => {
-            let len = chance.below(96);
-            chance.bytes(len)
-        }
-        _ => {
-            let other = chance.below(parser.seeds.len());
-            let other = parser.seeds.get(other).map(Vec::as_slice).unwrap_or_default();
-            let mut input = parser.seeds.get(at).cloned().unwrap_or_default();
-            damage(&mut input, other, parser.words, parser.len_max, chance);
-            input
-        }
-    };
-    if let Some(seal) = parser.seal.filter(|_| chance.below(2) == 0) {
-        let _ = seal(&mut input);
-    }
+    let input = parsers::next(parser, chance);
     let room = parser.room + BYTES_A_BYTE * input.len();
     let (was_read, wrong) = run(seen, &input, room, &|bytes| (parser.read)(bytes));
     match wrong {
         Some(what) => failed(seen, "parsers", &input, &what),
-        None if was_read && chance.below(64) == 0 && input.len() < 16 << 10 => {
-            // The first are the examples; they stay.
-            let kept = POOL - 16;
-            match parser.seeds.len() {
-                len if len < POOL => parser.seeds.push(input),
-                len => {
-                    let place = parser.seeds.get_mut(len - 1 - chance.below(kept));
-                    place.into_iter().for_each(|place| place.clone_from(&input));
-                }
-            }
-        }
+        None if was_read && chance.below(64) == 0 => parsers::keep(parser, input, chance),
         None => {}
     }
 }

@@ -7,6 +7,7 @@
 use pmll::decoders::{ALL, Answer, STORE, examples};
 use pmll_cli::{npy, time};
 
+use crate::chance::{Chance, damage};
 use crate::seal::{self, Place, crc, get, put_u32, u32_at, u64_at};
 
 /// One parser.
@@ -29,6 +30,10 @@ pub struct Parser {
     pub every: u64,
 }
 
+/// Inputs that are kept to be changed, for each parser; the first are its examples, and stay.
+const POOL: usize = 64;
+const EXAMPLES: usize = 16;
+
 /// Memory for each byte of an input.
 pub const BYTES_A_BYTE: usize = 64;
 
@@ -47,7 +52,7 @@ pub fn all() -> Vec<Parser> {
         "%I:%M %p on %d %B, %Y\n1:56 pm on 8 May, 2023",
     ];
     all.push(parser("cli_time", cli_time, texts(&times)));
-    all.push(parser("cli_vector", cli_vector, texts(&["[0.5, 1e-3, -2]", "a.npy[3]"])));
+    all.push(parser("cli_vector", cli_vector, texts(&["[0.5, 1e-3, -2]", "[1]"])));
     all
 }
 
@@ -69,6 +74,34 @@ pub fn body(parser: &Parser, data: &[u8]) {
     }
     let answer = (parser.read)(&bytes);
     assert!(answer.is_ok(), "{}: {answer:?}", parser.name);
+}
+
+/// An input: one that is kept, changed, or random bytes; half of them with checksums made right.
+#[must_use]
+pub fn next(parser: &Parser, chance: &mut Chance) -> Vec<u8> {
+    let mut input = if chance.below(32) == 0 {
+        let len = chance.below(96);
+        chance.bytes(len)
+    } else {
+        let mut pick = || parser.seeds.get(chance.below(parser.seeds.len()));
+        let (mut input, other) = (pick().cloned().unwrap_or_default(), pick());
+        let other = other.map(Vec::as_slice).unwrap_or_default();
+        damage(&mut input, other, parser.words, parser.len_max, chance);
+        input
+    };
+    if let Some(seal) = parser.seal.filter(|_| chance.below(2) == 0) {
+        let _ = seal(&mut input);
+    }
+    input
+}
+
+/// Keeps an input that was read, so that it is changed further.
+pub fn keep(parser: &mut Parser, input: Vec<u8>, chance: &mut Chance) {
+    if parser.seeds.len() < POOL {
+        parser.seeds.push(input);
+    } else if let Some(place) = parser.seeds.get_mut(EXAMPLES + chance.below(POOL - EXAMPLES)) {
+        *place = input;
+    }
 }
 
 fn parser(name: &'static str, read: fn(&[u8]) -> Answer, seeds: Vec<Vec<u8>>) -> Parser {
@@ -214,11 +247,10 @@ const FILTER_WORDS: [&str; 40] = [
 
 fn cli_time(bytes: &[u8]) -> Answer {
     let Ok(text) = std::str::from_utf8(bytes) else { return Ok(false) };
-    drop(time::parse_duration(text));
-    drop(time::parse_size(text));
     let (format, value) = text.split_once('\n').unwrap_or(("%Y", text));
-    drop(time::parse_with(format, value));
-    let Ok(micros) = time::parse(text) else { return Ok(false) };
+    let size = time::parse_size(text).is_ok();
+    let other = time::parse_duration(text).is_ok() || time::parse_with(format, value).is_ok();
+    let Ok(micros) = time::parse(text) else { return Ok(size || other) };
     let shown = time::format(micros);
     // What no calendar names is shown as the number it is.
     if shown.is_number() {

@@ -110,11 +110,19 @@ fn long_search() {
 #[ignore = "writes the seeds into PMLL_FUZZ_SEEDS: cargo test -p pmll-fuzz seeds -- --ignored"]
 fn seeds_for_cargo_fuzz() {
     let Ok(folder) = std::env::var("PMLL_FUZZ_SEEDS") else { return };
-    for target in TARGETS {
-        let folder = Path::new(&folder).join(target.name);
+    let write = |name: &str, seeds: &[Vec<u8>]| {
+        let folder = Path::new(&folder).join(name);
         std::fs::create_dir_all(&folder).unwrap();
-        for (number, seed) in (target.seeds)().iter().enumerate() {
+        for (number, seed) in seeds.iter().enumerate() {
             std::fs::write(folder.join(format!("seed-{number}")), seed).unwrap();
         }
+    };
+    for target in TARGETS {
+        write(target.name, &(target.seeds)());
+    }
+    for parser in pmll_fuzz::parsers::all() {
+        // The byte in front says whether checksums are made right.
+        let seeds: Vec<_> = parser.seeds.iter().map(|seed| [&[1], &seed[..]].concat()).collect();
+        write(&format!("parser_{}", parser.name), &seeds);
     }
 }
