@@ -1,8 +1,8 @@
-//! The decoders by themselves, for fuzzing (feature `sim`): bytes in, an [`Answer`] out, no store around them.
+//! The decoders by themselves, for fuzzing (feature `sim`): bytes in, an [`Answer`] out, no store around.
 //!
-//! A whole store opens some hundred times a second, a decoder answers up to millions of times. Each function here takes
-//! what its decoder would be given from a file. What else the decoder needs is fixed ([`STORE`], segment
-//! number 1), or stands in the first bytes.
+//! A whole store opens some hundred times a second, a decoder answers up to millions of times. Each
+//! function here takes what its decoder would be given from a file. What else the decoder needs is fixed
+//! ([`STORE`], segment number 1), or stands in the first bytes.
 //!
 //! 1. The bytes are decoded; refused is one good answer.
 //! 2. What was read is used the way the store uses it: rows lead to bodies, filters are asked.

@@ -5,13 +5,14 @@
 //! pmll-fuzz stores  [--runs N] [--seed N] [--threads N] [--only NAME]
 //! ```
 //!
-//! `parsers` runs the decoders (`pmll_fuzz::parsers`), `stores` the targets that open whole stores. Valid inputs
-//! are changed at random, half of them with checksums set right again; some inputs are random bytes. An input
-//! that was read is changed further. The same seed and number of threads make the same inputs. cargo-fuzz
+//! `parsers` runs the decoders (`pmll_fuzz::parsers`), `stores` the targets that open whole stores. Valid
+//! inputs are changed at random, half of them with checksums set right again; some inputs are random bytes.
+//! An input that was read may be changed further. Of `parsers`, the same seed and number of threads make the
+//! same inputs; the store that `stores` changes has random numbers of its own in each process. cargo-fuzz
 //! has the coverage, this has the numbers.
 //!
-//! Held against the contract: no panic, no broken rule, memory, and time: an input is slow when it is three times in a
-//! row. What fails is printed, saved under `corpus`, and the exit code is 1.
+//! Held against the contract: no panic, no broken rule, memory, and time: an input is slow when it is three
+//! times more. What fails is printed, saved under `corpus`, and the exit code is 1.
 
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -10,6 +10,9 @@ use pmll_cli::{npy, time};
 use crate::chance::{Chance, damage};
 use crate::seal::{self, Place, crc, get, put_u32, u32_at, u64_at};
 
+/// Makes the checksums of an input right; `None` where a length leads out of it.
+pub type Seal = fn(&mut [u8]) -> Option<()>;
+
 /// One parser.
 pub struct Parser {
     /// Its name; its kept inputs are in `corpus/parsers/NAME`.
@@ -17,7 +20,7 @@ pub struct Parser {
     /// Reads the bytes; an error is a broken rule.
     pub read: fn(&[u8]) -> Answer,
     /// Makes checksums right, as far as lengths lead.
-    pub seal: Option<fn(&mut [u8]) -> Option<()>>,
+    pub seal: Option<Seal>,
     /// Inputs to start from.
     pub seeds: Vec<Vec<u8>>,
     /// Longest input that is made.
@@ -105,7 +108,7 @@ pub fn keep(parser: &mut Parser, input: Vec<u8>, chance: &mut Chance) {
 }
 
 fn parser(name: &'static str, read: fn(&[u8]) -> Answer, seeds: Vec<Vec<u8>>) -> Parser {
-    let seal: Option<fn(&mut [u8]) -> Option<()>> = match name {
+    let seal: Option<Seal> = match name {
         "log_header" | "archive_header" => Some(header),
         "log_frame" => Some(frame),
         "log_scan" => Some(|bytes| seal::log(bytes.get_mut(1..)?)),
