@@ -99,7 +99,8 @@ fn section(file: &[u8], entry: usize) -> Option<Section> {
     Some(Section {
         entry,
         kind: *file.get(entry)?,
-        offset: usize::try_from(u64_at(file, entry + 1)?).ok()?,
+        // Behind the file there is nothing to seal; sums with a place beyond all places overflow.
+        offset: usize::try_from(u64_at(file, entry + 1)?).ok()?.min(file.len()),
         len: usize::try_from(u64_at(file, entry + 9)?).ok()?,
         items: u32_at(file, entry + 17)? as usize,
     })
@@ -187,7 +188,7 @@ impl Place {
 
     fn frames(&self, file: &mut [u8], table: Section, kind: u8) -> Option<()> {
         for index in 0..table.items {
-            let at = table.offset.checked_add(index * 24)?;
+            let at = table.offset.checked_add(index.checked_mul(24)?)?;
             let from = usize::try_from(u64_at(file, at)?).ok()?;
             let len = u32_at(file, at + 8)? as usize;
             if let Some(stored) = get(file, from, len) {
@@ -213,9 +214,10 @@ impl Place {
     /// The mean, and what is behind it: one chunk, as far as 1,024 rows.
     fn sketches(&self, file: &mut [u8], sketches: Section, dim: usize) -> Option<()> {
         let mean = dim.checked_mul(4)?;
+        let behind = sketches.offset.checked_add(mean)?;
         let crc = self.crc(9, usize::MAX, get(file, sketches.offset, mean)?);
-        put_u32(file, sketches.offset + mean, crc);
-        let (at, len) = (sketches.offset + mean + 4, sketches.len.checked_sub(mean + 8)?);
+        put_u32(file, behind, crc);
+        let (at, len) = (behind.checked_add(4)?, sketches.len.checked_sub(mean.checked_add(8)?)?);
         let crc = self.crc(9, 0, get(file, at, len)?);
         put_u32(file, at + len, crc);
         Some(())
