@@ -14,6 +14,7 @@
 //! Held against the contract: no panic, no broken rule, memory, and time (on the processor, where the system
 //! tells it). What fails is printed, saved under `corpus`, and the exit code is 1.
 
+use std::cell::RefCell;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -56,7 +57,16 @@ struct Seen {
     most: usize,
 }
 
+thread_local! {
+    /// What the last panic of this thread said.
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
 fn main() -> ExitCode {
+    // The store turns panics of redb into errors. One that leaves a body is told with its input.
+    std::panic::set_hook(Box::new(|panic| {
+        PANIC.with(|place| *place.borrow_mut() = format!("panics: {panic}").replace('\n', " "));
+    }));
     let mut words = std::env::args().skip(1);
     let what = words.next().unwrap_or_default();
     let mut asked = Asked { runs: 1_000_000, seed: 1, threads: 1, only: None };
@@ -164,7 +174,7 @@ fn run(
     let (was_read, wrong) = match outcome {
         Ok(Ok(was_read)) => (was_read, None),
         Ok(Err(rule)) => (true, Some(rule)),
-        Err(_) => (false, Some("panics".to_owned())),
+        Err(_) => (false, Some(PANIC.with(RefCell::take))),
     };
     seen.read += u64::from(was_read);
     let wrong = wrong.or_else(|| (bytes > room).then(|| format!("takes {bytes} bytes of memory")));
@@ -252,7 +262,7 @@ fn run_stores(asked: &Asked, thread: u64) -> Vec<Seen> {
         if let (_, Some(what)) = run(seen, &input, BYTES_MAX, &body) {
             failed(seen, "", &input, &what);
         }
-        if (number + 1).is_multiple_of(5_000) {
+        if (number + 1).is_multiple_of(2_000) {
             println!("{} of {runs}", number + 1);
         }
     }
