@@ -45,6 +45,9 @@ pub use controller::pressure::{CompressReport, LevelReport, Outcome, Why};
 pub use face::batch::Batch;
 pub use face::builder::Builder;
 pub use face::collection::Collection;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub use face::decoders;
 pub use face::inspect;
 pub use face::salvage::{Lost, Older, Salvage, SalvageProgress, SalvageReport, salvage};
 pub use face::stats::{

@@ -3,6 +3,8 @@
 pub mod batch;
 pub mod builder;
 pub mod collection;
+#[cfg(feature = "sim")]
+pub mod decoders;
 pub mod inspect;
 pub mod salvage;
 pub mod stats;

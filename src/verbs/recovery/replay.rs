@@ -1,7 +1,8 @@
 //! Replay: the log on top of the archive, in the memory that the budget allows.
 //!
 //! 1. [`recover_archive`] brings archive and catalog into agreement; the view starts from there.
-//! 2. Every operation of the log above the applied LSN goes into the view's table. A table that has
+//! 2. Every operation of the log above the applied LSN goes into the view's table, unless its vector is none
+//!    that its collection can have: then the log is refused. A table that has
 //!    its share of the budget is archived before the replay goes on. The budget is the caller's or
 //!    the store's own, which an operation of the log may be about to change.
 //! 3. On a full disk the reserve is given up, and archiving is tried once more. If that does not
@@ -29,6 +30,7 @@ use crate::tiers::mover::{self, Ground, meta};
 use crate::verbs::recovery::{Shelves, recover_archive};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Lsn};
+use crate::words::options::Element;
 use crate::words::record::{Op, Payload};
 
 /// What recovery found and made.
@@ -84,6 +86,7 @@ pub fn recover(
         log: None,
     };
     let scan = wal::replay(&**disk, store_id, applied, &mut |op| {
+        check(&replay.view, &op)?;
         let log = replay.log_of(&op)?;
         replay.view.apply(op, log);
         let freeze_bytes = (shares.freeze_bytes)((shares.budget)(Some(&replay.view)));
@@ -108,6 +111,25 @@ pub fn recover(
     }
     warnings.extend(scan.notes.iter().cloned());
     Ok(Recovered { view, catalog, is_stand_in, leftovers, scan, warnings })
+}
+
+/// Refuses a record whose vector its collection cannot have: the archive would not take it, ever. No store
+/// writes one; a checksum says what was written, not that it makes sense.
+fn check(view: &View, op: &Op) -> Result<()> {
+    let Op::Put(record) = op else { return Ok(()) };
+    let Some(vector) = &record.vector else { return Ok(()) };
+    let spec = view.collections.get(&record.collection).map(|def| &def.spec);
+    let dim = spec.and_then(|spec| spec.dim).map(|dim| dim as usize);
+    let rounded = record.half || spec.is_none_or(|spec| spec.element == Element::F32);
+    if dim == Some(vector.len()) && rounded {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "the log's record {}: a vector of {} values is none of collection {}, whose dimension is {dim:?}",
+        record.version,
+        vector.len(),
+        record.collection.0
+    )))
 }
 
 /// The store that is being opened.

@@ -24,23 +24,23 @@ struct Section {
     items: usize,
 }
 
-fn get(bytes: &[u8], at: usize, len: usize) -> Option<&[u8]> {
+pub(crate) fn get(bytes: &[u8], at: usize, len: usize) -> Option<&[u8]> {
     bytes.get(at..at.checked_add(len)?)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(get(bytes, at, 4)?.try_into().ok()?))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(get(bytes, at, 8)?.try_into().ok()?))
 }
 
-fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
+pub(crate) fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
     crate::edits::put(bytes, at, &value.to_le_bytes());
 }
 
-fn crc(initial: u32, pieces: &[&[u8]]) -> u32 {
+pub(crate) fn crc(initial: u32, pieces: &[&[u8]]) -> u32 {
     let mut hasher = Hasher::new_with_initial(initial);
     for piece in pieces {
         hasher.update(piece);
@@ -99,7 +99,8 @@ fn section(file: &[u8], entry: usize) -> Option<Section> {
     Some(Section {
         entry,
         kind: *file.get(entry)?,
-        offset: usize::try_from(u64_at(file, entry + 1)?).ok()?,
+        // Behind the file there is nothing to seal; sums with a place beyond all places overflow.
+        offset: usize::try_from(u64_at(file, entry + 1)?).ok()?.min(file.len()),
         len: usize::try_from(u64_at(file, entry + 9)?).ok()?,
         items: u32_at(file, entry + 17)? as usize,
     })
@@ -156,6 +157,7 @@ fn sections(file: &mut [u8]) -> Option<()> {
             let _ = table.and_then(|table| place.frames(file, table, frames));
         }
         let _ = group.of(8).and_then(|codes| place.codes(file, codes, group.dim));
+        let _ = group.of(9).and_then(|sketches| place.sketches(file, sketches, group.dim));
         let _ = group.of(2).and_then(|rows| place.rows(file, rows, group.of(1), group.stride));
         for part in &group.sections {
             let _ = seal_section(file, *part);
@@ -173,20 +175,20 @@ pub(crate) fn first_payload_frame(file: &[u8]) -> Option<Range<usize>> {
 }
 
 /// A group's checksums.
-struct Place {
-    seed: u32,
-    group: u16,
+pub(crate) struct Place {
+    pub(crate) seed: u32,
+    pub(crate) group: u16,
 }
 
 impl Place {
-    fn crc(&self, kind: u8, index: usize, bytes: &[u8]) -> u32 {
+    pub(crate) fn crc(&self, kind: u8, index: usize, bytes: &[u8]) -> u32 {
         let (seed, group) = (self.seed.to_le_bytes(), self.group.to_le_bytes());
         crc(0, &[&seed, &[kind], &group, &(index as u64).to_le_bytes(), bytes])
     }
 
     fn frames(&self, file: &mut [u8], table: Section, kind: u8) -> Option<()> {
         for index in 0..table.items {
-            let at = table.offset.checked_add(index * 24)?;
+            let at = table.offset.checked_add(index.checked_mul(24)?)?;
             let from = usize::try_from(u64_at(file, at)?).ok()?;
             let len = u32_at(file, at + 8)? as usize;
             if let Some(stored) = get(file, from, len) {
@@ -206,6 +208,18 @@ impl Place {
             let crc = self.crc(8, index, get(file, at, len)?);
             put_u32(file, at + len, crc);
         }
+        Some(())
+    }
+
+    /// The mean, and what is behind it: one chunk, as far as 1,024 rows.
+    fn sketches(&self, file: &mut [u8], sketches: Section, dim: usize) -> Option<()> {
+        let mean = dim.checked_mul(4)?;
+        let behind = sketches.offset.checked_add(mean)?;
+        let crc = self.crc(9, usize::MAX, get(file, sketches.offset, mean)?);
+        put_u32(file, behind, crc);
+        let (at, len) = (behind.checked_add(4)?, sketches.len.checked_sub(mean.checked_add(8)?)?);
+        let crc = self.crc(9, 0, get(file, at, len)?);
+        put_u32(file, at + len, crc);
         Some(())
     }
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use peak_alloc::PeakAlloc;
+use pmll_fuzz::chance::{Chance, mutated};
 use pmll_fuzz::{BYTES_MAX, TARGETS, Target};
 
 #[global_allocator]
@@ -53,42 +54,6 @@ fn corpus(name: &str) -> Vec<PathBuf> {
     files
 }
 
-/// A stream of numbers from a seed (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (x ^ (x >> 31)) as usize % end.max(1)
-    }
-}
-
-/// A few changes of one input, with pieces of another.
-fn mutated(mut input: Vec<u8>, other: &[u8], chance: &mut Chance) -> Vec<u8> {
-    const HOSTILE: [u8; 8] = [0, 1, 0x7f, 0x80, 0xff, 0x10, b'{', b'"'];
-    for _ in 0..=chance.below(4) {
-        let at = chance.below(input.len());
-        let Some(byte) = input.get_mut(at) else { return other.to_vec() };
-        match chance.below(7) {
-            0 => *byte ^= 1 << chance.below(8),
-            1 => *byte = HOSTILE[chance.below(8)],
-            2 => *byte = chance.below(256) as u8,
-            3 => input.insert(at, chance.below(256) as u8),
-            4 => drop(input.drain(at..(at + 1 + chance.below(4)).min(input.len()))),
-            5 => {
-                let from = chance.below(other.len());
-                let to = (from + 1 + chance.below(24)).min(other.len());
-                input.splice(at..at, other.get(from..to).unwrap_or_default().iter().copied());
-            }
-            _ => input.truncate(at + 1),
-        }
-    }
-    input
-}
-
 #[test]
 fn every_target_keeps_its_contract() {
     for target in TARGETS {
@@ -103,7 +68,7 @@ fn every_target_keeps_its_contract() {
         }
         let begun = Instant::now();
         while tried < MUTATIONS && begun.elapsed() < SHARE {
-            let mut chance = Chance(tried);
+            let mut chance = Chance::new(tried);
             let input = inputs[chance.below(inputs.len())].clone();
             let other = inputs[chance.below(inputs.len())].clone();
             slowest = slowest.max(run(target, &mutated(input, &other, &mut chance)));
@@ -131,7 +96,7 @@ fn long_search() {
         let inputs = (target.seeds)();
         let (begun, mut tried, mut slowest) = (Instant::now(), 1 << 32, Duration::ZERO);
         while begun.elapsed() < Duration::from_secs(seconds.unwrap_or(20)) {
-            let mut chance = Chance(tried);
+            let mut chance = Chance::new(tried);
             let input = inputs[chance.below(inputs.len())].clone();
             let other = inputs[chance.below(inputs.len())].clone();
             slowest = slowest.max(run(target, &mutated(input, &other, &mut chance)));
@@ -145,11 +110,19 @@ fn long_search() {
 #[ignore = "writes the seeds into PMLL_FUZZ_SEEDS: cargo test -p pmll-fuzz seeds -- --ignored"]
 fn seeds_for_cargo_fuzz() {
     let Ok(folder) = std::env::var("PMLL_FUZZ_SEEDS") else { return };
-    for target in TARGETS {
-        let folder = Path::new(&folder).join(target.name);
+    let write = |name: &str, seeds: &[Vec<u8>]| {
+        let folder = Path::new(&folder).join(name);
         std::fs::create_dir_all(&folder).unwrap();
-        for (number, seed) in (target.seeds)().iter().enumerate() {
+        for (number, seed) in seeds.iter().enumerate() {
             std::fs::write(folder.join(format!("seed-{number}")), seed).unwrap();
         }
+    };
+    for target in TARGETS {
+        write(target.name, &(target.seeds)());
+    }
+    for parser in pmll_fuzz::parsers::all() {
+        // The byte in front says whether checksums are made right.
+        let seeds: Vec<_> = parser.seeds.iter().map(|seed| [&[1], &seed[..]].concat()).collect();
+        write(&format!("parser_{}", parser.name), &seeds);
     }
 }
