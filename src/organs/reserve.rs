@@ -5,8 +5,8 @@
 //! the others. What makes room gives it up when it finds the disk full, and goes on with the bytes
 //! that come free.
 //!
-//! 1. [`Reserve::ensure`] makes the file, or makes it longer. It is not synced: what a power cut takes
-//!    of it is free then, and the next owner's first write takes it again.
+//! 1. [`Reserve::ensure`] makes the file, or makes it longer, and syncs it: blocks that a file
+//!    system has only promised could be promised to somebody else after a crash.
 //! 2. [`Reserve::give_up`] removes it.
 //! 3. Whoever writes anything else calls `ensure` first: as long as the file is too short and cannot
 //!    be made longer, only what makes room goes on.
@@ -74,7 +74,8 @@ fn make(disk: &dyn Disk, bytes: u64) -> io::Result<()> {
         let _ = file.set_len(before);
         return Err(error);
     }
-    Ok(())
+    Safeguard::ReserveSync.keep(|| file.sync())?;
+    Safeguard::ReserveDirSync.keep(|| disk.sync_dir(""))
 }
 
 #[cfg(test)]

@@ -67,6 +67,10 @@ safeguards! {
     SmallFileDirSync,
     /// The names of the folders are durable before anything stands in them.
     FoldersSync,
+    /// The reserve keeps its blocks over a power cut, also when others want them.
+    ReserveSync,
+    /// And its name.
+    ReserveDirSync,
 
     /// CRC of `store.toml`.
     StoreFileCrc,

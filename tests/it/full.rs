@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pmll::io::sim::SimDisk;
+use pmll::io::sim::{Profile, SimDisk};
 use pmll::{Clock, Depth, Draft, ErrorKind, Options, Scan, Store};
 
 use crate::support::{ManualClock, Rng};
@@ -101,4 +101,28 @@ fn a_full_store_is_read_gets_smaller_and_is_written_again() {
         store.collection("notes").unwrap().put("after", Draft::text("room again")).unwrap();
         store.close().unwrap();
     }
+}
+
+/// What came free in a power cut is taken by somebody else before the store is opened again.
+#[test]
+fn a_power_cut_on_a_full_disk_leaves_a_way_out() {
+    let (disk, clock) = (SimDisk::new(4), ManualClock::new());
+    let store = open(&disk, &clock);
+    disk.set_capacity(Some(6_000_000));
+    let mut held = Held::new();
+    fill(&store, &mut held, &mut Rng(4), 0);
+    // The last image keeps nothing that was not synced.
+    let cut = disk.crash_images(Profile::Posix, 2).pop().unwrap();
+    cut.set_capacity(Some(cut.used_bytes()));
+    let store = open(&cut, &clock);
+    check(&store, &held);
+    let notes = store.collection("notes").unwrap();
+    let half: Vec<String> = held.keys().take(held.len() / 2).cloned().collect();
+    for key in half {
+        assert!(notes.delete(&key).unwrap_or_else(|error| panic!("{key}: {error}")));
+        held.remove(&key);
+    }
+    store.checkpoint().unwrap();
+    store.vacuum().unwrap();
+    check(&store, &held);
 }

@@ -53,7 +53,7 @@ fn witness(safeguard: Safeguard) -> Witness {
         ArchiveApplied | ArchiveNewest | TombstoneOrder => Unit("recovery::tests"),
         ArenaVersion => Unit("levels::tests"),
         Lock => It("owners::"),
-        Reserve => It("full::"),
+        Reserve | ReserveSync | ReserveDirSync => It("full::"),
         Poison => Unit("wal::tests"),
     }
 }

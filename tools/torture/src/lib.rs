@@ -15,6 +15,7 @@ pub mod kill;
 pub mod model;
 pub mod oracle;
 pub mod script;
+pub mod shrink;
 pub mod simulate;
 pub mod workload;
 pub mod writer;

@@ -11,6 +11,9 @@ use std::process::ExitCode;
 
 use pmll_torture::check::check;
 use pmll_torture::kill::{KillOptions, hear, kill};
+use pmll_torture::model::Act;
+use pmll_torture::shrink::shrink;
+use pmll_torture::simulate::{simulate_acts, workload};
 use pmll_torture::workload::State;
 use pmll_torture::writer::{self, WriterArgs};
 use pmll_torture::{SimulateOptions, simulate};
@@ -103,7 +106,10 @@ fn run_simulate(
             started.elapsed().as_secs_f64(),
             report.violations.len()
         );
-        right &= nothing_wrong(&report.violations);
+        if !nothing_wrong(&report.violations) {
+            right = false;
+            tell_shortest(&SimulateOptions { workload, ..options.clone() });
+        }
         distinct += report.distinct;
         nested += report.nested;
         lying += report.lying;
@@ -116,6 +122,19 @@ fn run_simulate(
         begun.elapsed().as_secs_f64()
     );
     Ok(right)
+}
+
+/// Prints the shortest workload that fails as well.
+fn tell_shortest(options: &SimulateOptions) {
+    let acts = workload(options);
+    // One violation is enough, and a workload that does not even run is another failure.
+    let mut fails = |acts: &[Act]| {
+        let report = simulate_acts(options, acts, &|_| {});
+        report.is_ok_and(|report| !report.violations.is_empty())
+    };
+    let short = shrink(&acts, &mut fails);
+    println!("of {} acts these are enough:", acts.len());
+    short.iter().for_each(|act| println!("  {act:?}"));
 }
 
 fn run_kill(dir: PathBuf, rounds: u64, seed: u64) -> Result<bool, String> {

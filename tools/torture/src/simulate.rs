@@ -20,7 +20,7 @@ use pmll::Clock;
 use pmll::io::sim::{Limits, Profile, Recording, SimDisk};
 
 use crate::generate::generate;
-use crate::model::difference;
+use crate::model::{Act, difference};
 use crate::oracle::{Derived, Expect, Oracle, Rigour, answers, observe};
 use crate::script::{HandClock, Moment, START, open, play, script};
 
@@ -110,11 +110,28 @@ pub fn simulate(
     options: &SimulateOptions,
     progress: &(dyn Fn(SimulateProgress) + Sync),
 ) -> Result<SimulateReport, String> {
-    let acts = match options.workload {
+    simulate_acts(options, &workload(options), progress)
+}
+
+/// The acts of the workload that these options ask for.
+#[must_use]
+pub fn workload(options: &SimulateOptions) -> Vec<Act> {
+    match options.workload {
         0 => script(),
         seed => generate(seed, ACTS),
-    };
-    let run = quietly(|| play(options.seed, &acts, &look))?;
+    }
+}
+
+/// The same for any acts.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn simulate_acts(
+    options: &SimulateOptions,
+    acts: &[Act],
+    progress: &(dyn Fn(SimulateProgress) + Sync),
+) -> Result<SimulateReport, String> {
+    let run = quietly(|| play(options.seed, acts, &look))?;
     let oracle = Oracle::new(&run);
     let sweep = Sweep::new(options);
     let stride = options.every_call.max(1);
