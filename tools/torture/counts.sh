@@ -21,6 +21,7 @@ suites() {
     case "$part" in
     gate)
         echo "crash|crash: |$it crash:: $quiet"
+        echo "sabotage|sabotage: |cargo test --locked --lib --test it sabotage:: $quiet"
         echo "faults|faults: |$it faults:: $quiet"
         echo "damage|flips: |$it flips:: $quiet"
         echo "kill|kill: |cargo test --locked -p pmll-cli --test kill $quiet"
@@ -29,7 +30,7 @@ suites() {
         echo "power-cut|power-cut: |ROUNDS=5 tools/torture/power-cut.sh"
         ;;
     hand)
-        echo "crash|crash: |PMLL_CRASH_EFFORT=18 $it crash:: $quiet"
+        echo "crash|simulate: in all|cargo run --profile fast -p pmll-torture -- simulate 3 20260 100 0 12"
         echo "faults|faults: |PMLL_FAULTS=all PMLL_FAULTS_PAIRS=90000 $it faults:: $quiet"
         echo "damage|flips: |PMLL_FLIPS=8 $it flips:: $quiet"
         echo "kill|kill: |PMLL_KILL_ROUNDS=200 cargo test --locked -p pmll-cli --test kill $quiet"
