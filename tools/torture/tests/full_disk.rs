@@ -31,9 +31,9 @@ impl Drop for Mounted {
 }
 
 fn run(program: &str, words: &[&str]) -> bool {
-    let status = Command::new(program).args(words).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut status = status;
-    status.status().is_ok_and(|status| status.success())
+    let mut command = Command::new(program);
+    command.args(words).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 fn mount(kind: &str) -> Option<Mounted> {
