@@ -192,7 +192,8 @@ fn writers_faster_than_the_archive_wait_and_memory_stays_bounded() {
     // 2,000 entries of some 2,800 bytes are five times the budget.
     assert_eq!(notes.count(None).unwrap(), 2_000);
     let stats = store.stats().unwrap();
-    assert!(stats.archive_segments > 1 && stats.applied_lsn.0 > 1_000, "{stats:?}");
+    // Several checkpoints; how many segments they left is up to the merges that followed.
+    assert!(stats.archive_segments > 0 && stats.applied_lsn.0 > 1_000, "{stats:?}");
     let most = most.load(Ordering::SeqCst);
     assert!(most <= 1 << 20, "{most} bytes were resident under a budget of 1 MiB");
 }
