@@ -140,19 +140,33 @@ impl Engine {
 
     /// Queues a request and sees it through on this thread, leading or following. On a full disk
     /// one that makes room gets the bytes of the reserve, after a checkpoint had them: that gives
-    /// back the log's.
+    /// back the log's. When that is not enough, what was removed before gives its bytes back.
     pub fn write(&self, request: Request) -> Result<Vec<Receipt>> {
         let again = request.makes_room().then(|| request.clone());
         match (self.see_through(request), again) {
             (Err(error), Some(request)) if error.kind() == ErrorKind::Full => {
-                self.reserve.give_up(&*self.disk);
-                if let Err(error) = self.archive_all() {
-                    self.note_checkpoint_error(error);
-                }
-                self.see_through(request)
+                self.make_room_for(&request)
             }
             (outcome, _) => outcome,
         }
+    }
+
+    fn make_room_for(&self, request: &Request) -> Result<Vec<Receipt>> {
+        self.reserve.give_up(&*self.disk);
+        if let Err(error) = self.archive_all() {
+            self.note_checkpoint_error(error);
+        }
+        let outcome = match self.see_through(request.clone()) {
+            Err(error) if error.kind() == ErrorKind::Full => {
+                self.vacuum().map_err(|_| error)?;
+                self.see_through(request.clone())
+            }
+            outcome => outcome,
+        };
+        // For the next time. It is no matter when there is no room for it: this is not the only one
+        // that asks for it.
+        let _ = self.keep_reserve();
+        outcome
     }
 
     fn see_through(&self, request: Request) -> Result<Vec<Receipt>> {

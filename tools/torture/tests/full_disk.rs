@@ -110,7 +110,10 @@ fn a_full_disk_is_survived_and_left() {
         let notes = store.collection("notes").unwrap();
         let half: Vec<String> = held.keys().take(held.len() / 2).cloned().collect();
         for key in half {
-            assert!(notes.delete(&key).unwrap(), "{kind}: {key}");
+            let deleted = notes.delete(&key).unwrap_or_else(|error| {
+                panic!("{kind}: {key}, {next} were put: {error}; {:?}", store.stats().unwrap().disk)
+            });
+            assert!(deleted, "{kind}: {key}");
             held.remove(&key);
         }
         store.checkpoint().unwrap();
