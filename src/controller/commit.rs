@@ -147,6 +147,10 @@ impl Engine {
             (Err(error), Some(request)) if error.kind() == ErrorKind::Full => {
                 self.make_room_for(&request)
             }
+            (Ok(receipts), Some(_)) if self.reserve.is_due() => {
+                self.regain_reserve();
+                Ok(receipts)
+            }
             (outcome, _) => outcome,
         }
     }
@@ -158,15 +162,27 @@ impl Engine {
         }
         let outcome = match self.see_through(request.clone()) {
             Err(error) if error.kind() == ErrorKind::Full => {
-                self.vacuum().map_err(|_| error)?;
+                self.vacuum().map_err(|why| {
+                    let message = format!("{error}; and dead bytes cannot be given back: {why}");
+                    Error::new(ErrorKind::Full, message)
+                })?;
                 self.see_through(request.clone())
             }
             outcome => outcome,
         };
-        // For the next time. It is no matter when there is no room for it: this is not the only one
-        // that asks for it.
-        let _ = self.keep_reserve();
+        if self.keep_reserve().is_err() {
+            self.regain_reserve();
+        }
         outcome
+    }
+
+    /// Gives back what was removed while there is still room to do so, and makes the reserve of it.
+    fn regain_reserve(&self) {
+        if let Err(error) = self.vacuum() {
+            tracing::warn!(%error, "the disk is full, and dead bytes cannot be given back yet");
+        }
+        // What keeps it from being made is told to whoever writes.
+        let _ = self.keep_reserve();
     }
 
     fn see_through(&self, request: Request) -> Result<Vec<Receipt>> {

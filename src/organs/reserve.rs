@@ -35,28 +35,54 @@ pub fn bytes_for(log_bytes: u64) -> u64 {
     BYTES_MIN.saturating_add(log_bytes.saturating_mul(3) / 2).min(64 << 20).next_power_of_two()
 }
 
+/// Of so many removals without a reserve one is followed by an attempt to have it again: enough of them
+/// to have emptied a piece of the archive.
+const ATTEMPT_EVERY: u32 = 256;
+
 /// How long the file is, as far as this owner knows. Shared by all writers of a store.
 #[derive(Debug, Default)]
-pub struct Reserve(Mutex<u64>);
+pub struct Reserve(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: u64,
+    /// It was given up, or there was no room for it.
+    is_missing: bool,
+    /// Removals since.
+    removals: u32,
+}
 
 impl Reserve {
     /// Makes sure that so many bytes are kept. Costs nothing when they are. Errors with `Full` when
     /// there is no room for them, else with `Io`; what was kept before is kept still.
     pub fn ensure(&self, disk: &dyn Disk, bytes: u64) -> Result<()> {
         let mut kept = self.0.lock();
-        if *kept >= bytes || Safeguard::Reserve.is_off() {
+        if kept.bytes >= bytes || Safeguard::Reserve.is_off() {
             return Ok(());
         }
         let made = make(disk, bytes);
+        kept.is_missing = made.is_err();
         made.map_err(|e| Error::io(format!("keep a reserve of {bytes} bytes in {FILE}"), e))?;
-        *kept = bytes;
+        kept.bytes = bytes;
         Ok(())
     }
 
     /// Removes the file, so that its bytes can be used. False when it was not there.
     pub fn give_up(&self, disk: &dyn Disk) -> bool {
-        *self.0.lock() = 0;
+        let mut kept = self.0.lock();
+        (kept.bytes, kept.is_missing) = (0, true);
         disk.remove(FILE).is_ok()
+    }
+
+    /// Counts a removal that went through. True when the reserve is missing and it is time to give back
+    /// what was removed, so that it can be had again: later there may be no room to do so.
+    pub fn is_due(&self) -> bool {
+        let mut kept = self.0.lock();
+        kept.removals = if kept.is_missing { kept.removals + 1 } else { 0 };
+        kept.removals >= ATTEMPT_EVERY && {
+            kept.removals = 0;
+            true
+        }
     }
 }
 

@@ -242,3 +242,24 @@ fn unhex(text: &str) -> Option<[u8; 16]> {
     }
     Some(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::sim::{Profile, SimDisk};
+
+    #[test]
+    fn folders_are_durable_before_anything_stands_in_them() {
+        let first = SimDisk::new(1);
+        enter(&first, &Options::default()).unwrap();
+        let bytes = read_whole(&first, STORE_FILE, STORE_FILE_BYTES_MAX).unwrap();
+        // What a power cut during the creation may leave: the file, and no folder.
+        let disk = SimDisk::new(2);
+        write_atomic(&disk, "", STORE_FILE, &bytes).unwrap();
+        enter(&disk, &Options::default()).unwrap();
+        for image in disk.crash_images(Profile::Posix, 64) {
+            let names = image.list("").unwrap();
+            assert!(FOLDERS.iter().all(|f| names.iter().any(|n| n == f)), "{names:?}");
+        }
+    }
+}

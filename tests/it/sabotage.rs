@@ -32,9 +32,9 @@ fn witness(safeguard: Safeguard) -> Witness {
     match safeguard {
         LogSync | LogCreateSync | LogCreateDirSync | LogFooterSync | MendSync | MendDirSync
         | ArchiveSync | ArchiveDirSync | ArenaSync | ArenaDirSync | ColumnsSync
-        | ColumnsDirSync | CatalogSync | CatalogCreateDirSync | SmallFileSync
-        | SmallFileDirSync | FoldersSync => CRASH,
+        | ColumnsDirSync | CatalogSync | SmallFileSync | SmallFileDirSync => CRASH,
         TornSync | TornDirSync | LogCloseSync => It("cuts::"),
+        FoldersSync => Unit("layout::tests"),
         StoreFileCrc => It("flips::"),
         LogHeaderCrc => Unit("bytes::codec::log"),
         LogFrameCrc | LogPayloadCrc | LogBatchCrc | LogVerdict | LogGap | LogStart | LogOrder => {
@@ -48,7 +48,9 @@ fn witness(safeguard: Safeguard) -> Witness {
         | ArchiveSectionCrc => Unit("archive::tests"),
         ArenaHeaderCrc | ArenaTableCrc | ArenaCodesCrc => Unit("arena::tests"),
         ColumnsBlockCrc | ColumnsTailCrc | HotCrc | MovesCrc => Unit("columns::"),
-        CatalogPageCrc | CatalogHeaderCrc | CatalogValueCrc => Unit("catalog::"),
+        CatalogCreateDirSync | CatalogPageCrc | CatalogHeaderCrc | CatalogValueCrc => {
+            Unit("catalog::")
+        }
         ArchiveBeside | CatalogNamesFile => It("mixtures::"),
         ArchiveApplied | ArchiveNewest | TombstoneOrder => Unit("recovery::tests"),
         ArenaVersion => Unit("levels::tests"),

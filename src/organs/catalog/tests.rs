@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::io::memory::MemoryDisk;
+use crate::io::sim::{Profile, SimDisk};
 use crate::io::{Disk, File, OpenMode};
 use crate::organs::catalog::backend::{Health, PAGE_BYTES, PagedBackend};
 use crate::organs::catalog::tables::{IDS, KEYS, KeyRange, Located, key_row};
@@ -420,4 +421,15 @@ fn a_value_answers_for_its_own_row_alone() {
     assert_eq!(view.locate(EntryId(2)).unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(view.find(ONE, &ns(""), b"k1").unwrap(), Some(EntryId(1)));
     assert_eq!(view.find(ONE, &ns(""), b"k2").unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn an_index_is_durable_by_name_when_it_is_made() {
+    let disk = SimDisk::new(1);
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    drop(Catalog::create(&shared, CACHE).unwrap());
+    for image in disk.crash_images(Profile::Posix, 64) {
+        let image: Arc<dyn Disk> = Arc::new(image);
+        Catalog::open(&image, CACHE).unwrap();
+    }
 }

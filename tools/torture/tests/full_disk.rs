@@ -1,7 +1,7 @@
 //! A real file system that is full: tmpfs, and ext4 in a file. Needs root and loop devices; a printed
 //! line says what was skipped.
 //!
-//! A store is filled until it answers `Full`, asked everything, emptied by half with the bytes of its
+//! A store is filled until it answers `Full`, asked everything, emptied by a quarter with the bytes of its
 //! reserve, and filled again; then the disk gets larger, or somebody else's file goes, and writes go on.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
@@ -108,7 +108,7 @@ fn a_full_disk_is_survived_and_left() {
         let next = fill(&store, &mut held, 0);
         check(&store, &held);
         let notes = store.collection("notes").unwrap();
-        let half: Vec<String> = held.keys().take(held.len() / 2).cloned().collect();
+        let half: Vec<String> = held.keys().take(held.len() / 4).cloned().collect();
         for key in half {
             let deleted = notes.delete(&key).unwrap_or_else(|error| {
                 panic!("{kind}: {key}, {next} were put: {error}; {:?}", store.stats().unwrap().disk)
