@@ -142,7 +142,8 @@ impl Engine {
     /// one that makes room gets the bytes of the reserve, after a checkpoint had them: that gives
     /// back the log's. When that is not enough, what was removed before gives its bytes back.
     pub fn write(&self, request: Request) -> Result<Vec<Receipt>> {
-        let again = request.makes_room().then(|| request.clone());
+        let again = request.makes_room() && !request.steps.is_empty();
+        let again = again.then(|| request.clone());
         match (self.see_through(request), again) {
             (Err(error), Some(request)) if error.kind() == ErrorKind::Full => {
                 self.make_room_for(&request)
@@ -160,17 +161,13 @@ impl Engine {
         if let Err(error) = self.archive_all() {
             self.note_checkpoint_error(error);
         }
-        let outcome = match self.see_through(request.clone()) {
-            Err(error) if error.kind() == ErrorKind::Full => {
-                self.vacuum().map_err(|why| {
-                    let message = format!("{error}; and dead bytes cannot be given back: {why}");
-                    Error::new(ErrorKind::Full, message)
-                })?;
-                self.see_through(request.clone())
-            }
-            outcome => outcome,
-        };
-        if self.keep_reserve().is_err() {
+        let mut outcome = self.see_through(request.clone());
+        if outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full) {
+            self.try_vacuum();
+            outcome = self.see_through(request.clone());
+            // For the next time. There may be no room for it: then the next one comes back here.
+            let _ = self.keep_reserve();
+        } else if self.keep_reserve().is_err() {
             self.regain_reserve();
         }
         outcome
@@ -178,14 +175,20 @@ impl Engine {
 
     /// Gives back what was removed while there is still room to do so, and makes the reserve of it.
     fn regain_reserve(&self) {
-        if let Err(error) = self.vacuum() {
-            tracing::warn!(%error, "the disk is full, and dead bytes cannot be given back yet");
-        }
+        self.try_vacuum();
         // What keeps it from being made is told to whoever writes.
         let _ = self.keep_reserve();
     }
 
-    fn see_through(&self, request: Request) -> Result<Vec<Receipt>> {
+    /// What of it fails is no failure of the removal that needs the room.
+    fn try_vacuum(&self) {
+        if let Err(error) = self.vacuum() {
+            tracing::warn!(%error, "the disk is full, and not all dead bytes can be given back");
+        }
+    }
+
+    /// Queues a request and sees it through; a full disk is the caller's matter.
+    pub(super) fn see_through(&self, request: Request) -> Result<Vec<Receipt>> {
         let promise = self.enqueue(request)?;
         self.lead_until(|_| promise.is_done());
         promise.wait()

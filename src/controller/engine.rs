@@ -149,6 +149,7 @@ impl Engine {
             };
             Some(Wal::open(Arc::clone(&disk), store_id, scan, options)?)
         };
+        let reserve = Reserve::found(&*disk);
         let (levels, next_block) = open_levels(&*disk, store_id, &options, &mut warnings)?;
         view.levels = Arc::new(levels);
         let engine = Arc::new(Engine {
@@ -175,7 +176,7 @@ impl Engine {
             masks: Masks::default(),
             sketches: Sketches::default(),
             poison: Poison::default(),
-            reserve: Reserve::default(),
+            reserve,
             wake: Wake::default(),
             room: Signal::default(),
             closed: AtomicBool::new(false),

@@ -418,7 +418,8 @@ impl Engine {
                 .collect();
             buried += steps.len() as u64;
             let durability = Durability::Sync;
-            self.write(Request { steps, durability, deadline: None, bytes: 0 })?;
+            // Not `write`: on a full disk that would come back here.
+            self.see_through(Request { steps, durability, deadline: None, bytes: 0 })?;
         }
         Ok(buried)
     }

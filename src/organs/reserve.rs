@@ -53,6 +53,14 @@ struct Kept {
 }
 
 impl Reserve {
+    /// That of a store that is being opened. When an earlier owner left none, the first removal tries to
+    /// have it again: whoever opens a full store to remove one entry may not come to a second.
+    pub fn found(disk: &dyn Disk) -> Reserve {
+        let len = disk.open(FILE, OpenMode::Read).and_then(|file| file.len());
+        let is_missing = len.map_or(true, |len| len < BYTES_MIN);
+        Reserve(Mutex::new(Kept { bytes: 0, is_missing, removals: ATTEMPT_EVERY - 1 }))
+    }
+
     /// Makes sure that so many bytes are kept. Costs nothing when they are. Errors with `Full` when
     /// there is no room for them, else with `Io`; what was kept before is kept still.
     pub fn ensure(&self, disk: &dyn Disk, bytes: u64) -> Result<()> {
@@ -61,7 +69,8 @@ impl Reserve {
             return Ok(());
         }
         let made = make(disk, bytes);
-        kept.is_missing = made.is_err();
+        // Whatever else is in its way is no reason to make room.
+        kept.is_missing = made.as_ref().is_err_and(is_full);
         made.map_err(|e| Error::io(format!("keep a reserve of {bytes} bytes in {FILE}"), e))?;
         kept.bytes = bytes;
         Ok(())
@@ -84,6 +93,10 @@ impl Reserve {
             true
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn make(disk: &dyn Disk, bytes: u64) -> io::Result<()> {

@@ -276,8 +276,9 @@ fn list(
     for name in [meta::APPLIED_LSN, meta::NEXT_ID, meta::NEXT_COLLECTION, meta::UPTIME_MS] {
         snapshot.meta(name)?;
     }
-    // One segment and no numbers is what a crash of the first checkpoint leaves.
-    if snapshot.meta(meta::NEXT_SEGMENT)?.is_none() && present.len() > 1 {
+    // The first segment and no numbers is what a crash of the first checkpoint leaves.
+    let is_first = present.iter().all(|number| *number == 1);
+    if snapshot.meta(meta::NEXT_SEGMENT)?.is_none() && !is_first {
         return Err(Unusable::Rebuild(Error::corrupt("it lacks its own numbers")));
     }
     Ok((catalog, Cold { catalog: snapshot, segments }))

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pmll::io::sim::{Profile, SimDisk};
+use pmll::io::{Disk, OpenMode};
 use pmll::{Clock, Depth, Draft, ErrorKind, Options, Scan, Store};
 
 use crate::support::{ManualClock, Rng};
@@ -125,4 +126,30 @@ fn a_power_cut_on_a_full_disk_leaves_a_way_out() {
     store.checkpoint().unwrap();
     store.vacuum().unwrap();
     check(&store, &held);
+}
+
+/// The owner before took the reserve and could not make it again.
+#[test]
+fn who_opens_a_full_store_without_a_reserve_makes_room_by_removing() {
+    let (disk, clock) = (SimDisk::new(5), ManualClock::new());
+    let store = open(&disk, &clock);
+    disk.set_capacity(Some(6_000_000));
+    let mut held = Held::new();
+    fill(&store, &mut held, &mut Rng(5), 0);
+    drop(store);
+    disk.remove("RESERVE").unwrap();
+    disk.set_capacity(Some(disk.used_bytes() + (192 << 10)));
+    let keys: Vec<String> = held.keys().take(held.len() / 4).cloned().collect();
+    for part in keys.chunks(100) {
+        // Each time by somebody who knows nothing of the one before.
+        let store = open(&disk, &clock);
+        let notes = store.collection("notes").unwrap();
+        for key in part {
+            assert!(notes.delete(key).unwrap_or_else(|error| panic!("{key}: {error}")));
+            held.remove(key);
+        }
+    }
+    let store = open(&disk, &clock);
+    check(&store, &held);
+    assert!(disk.open("RESERVE", OpenMode::Read).unwrap().len().unwrap() > 0, "it is back");
 }

@@ -77,9 +77,14 @@ impl Catalog {
     /// `cache_bytes` bounds redb's page cache. Errors with `Io` or `Full`.
     pub fn create(disk: &Arc<dyn Disk>, cache_bytes: usize) -> Result<Catalog> {
         let made = Catalog::create_file(disk, cache_bytes);
-        if made.is_err() {
-            // Best effort, so that a full disk gets its room back; the next attempt tries again.
-            let _ = disk.remove(TEMPORARY);
+        let Err(error) = &made else { return made };
+        // Best effort, so that a full disk gets its room back; the next attempt tries again.
+        let _ = disk.remove(TEMPORARY);
+        if error.kind() == ErrorKind::Full && disk.remove(FILE).is_ok() {
+            // The room of the old one, which is of no use, is enough for an empty one.
+            return Catalog::create_file(disk, cache_bytes).inspect_err(|_| {
+                let _ = disk.remove(TEMPORARY);
+            });
         }
         made
     }

@@ -2,7 +2,7 @@
 //!
 //! It knows offsets and bytes: where the next frame goes, how far the file is filled with zeros,
 //! and whether a failed batch left parts of itself behind the tail. It syncs where its own promise
-//! needs it (creation, zero filling) and leaves all other syncing, numbering and poisoning to the
+//! needs it (creation) and leaves all other syncing, numbering and poisoning to the
 //! [`writer`](super::writer).
 
 use std::io;

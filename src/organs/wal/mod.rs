@@ -58,7 +58,7 @@ pub struct WalOptions {
     /// A segment of this length is full, in bytes; at least 4 KiB. A batch that is longer gets a
     /// segment of its own. Default 16 MiB.
     pub segment_bytes: u64,
-    /// Segments are filled with zeros in pieces of this length, in bytes; one sync per piece.
+    /// Segments are filled with zeros in pieces of this length, in bytes.
     /// Longer batches are written without filling. Default 1 MiB.
     pub zero_bytes: u64,
     /// A random number of this opening; it goes into the salt of every segment created. Default 0,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::io::MemoryDisk;
-use crate::io::sim::{Fault, SimDisk};
+use crate::io::sim::{Fault, Profile, SimDisk};
 use crate::words::error::ErrorKind;
 use crate::words::id::{CollectionId, EntryId, Key, Namespace, Timestamp};
 use crate::words::limits;
@@ -237,6 +237,9 @@ fn reclaiming_removes_what_is_applied_and_no_more() {
     assert!(wal.unapplied_bytes() <= all);
     assert!(wal.reclaim(Lsn(32)).unwrap() > 0);
     assert_eq!(disk.file_names(), Vec::<String>::new());
+    for image in disk.crash_images(Profile::Posix, 64) {
+        assert!(list(&image).unwrap().is_empty(), "a power cut brings none of them back");
+    }
     assert_eq!(wal.unapplied_bytes(), 0);
     assert_eq!(wal.reclaim(Lsn(32)).unwrap(), 0);
     wal.append(&batch(33, 1)).unwrap();

@@ -24,7 +24,7 @@ use crate::words::safeguard::Safeguard;
 
 use super::active::{Active, Failed, NewBatch, batch_bytes};
 use super::mend::mend;
-use super::{SEGMENT_BYTES_MIN, Scan, Sealed, WalOptions, file_name, remove_strays};
+use super::{FOLDER, SEGMENT_BYTES_MIN, Scan, Sealed, WalOptions, file_name, remove_strays};
 
 /// The write buffer is given back down to this after a large batch.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
@@ -40,7 +40,6 @@ pub struct Wal {
     sealed: VecDeque<Sealed>,
     active: Option<Active>,
     next_number: u64,
-    /// Whether the folder is durable, by name as well: an earlier segment proves it.
     last_lsn: Lsn,
     last_batch: u64,
     /// Every batch up to this one is on disk.
@@ -237,9 +236,8 @@ impl Wal {
             self.sealed.pop_front();
             freed += segment.bytes;
         }
-        // The current segment goes without a footer: whatever was not synced in it is applied. Should a
-        // power cut bring it back, a scan begins behind it, as what it holds is archived; the creation
-        // of the next segment syncs the folder in any case.
+        // The current segment goes without a footer: its removal is durable before a later one is
+        // created, and whatever was not synced in it is applied.
         let spent = self.active.as_ref().filter(|a| !a.is_empty() && self.last_lsn <= applied);
         if let Some(number) = spent.map(|active| active.number) {
             self.remove(number)?;
@@ -248,6 +246,14 @@ impl Wal {
                 freed += active.file_bytes();
             }
             self.synced_batch = self.last_batch;
+        }
+        if freed > 0 {
+            // One that came back alone would be read as a log that a crash cut off, and its number given
+            // out again.
+            let synced = Safeguard::LogReclaimDirSync.keep(|| self.disk.sync_dir(FOLDER));
+            synced.map_err(|e| {
+                self.failed(Failed::Fatal(Error::io(format_args!("sync {FOLDER}/"), e)))
+            })?;
         }
         Ok(freed)
     }

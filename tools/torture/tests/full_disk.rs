@@ -2,7 +2,7 @@
 //! line says what was skipped.
 //!
 //! A store is filled until it answers `Full`, asked everything, emptied by a quarter with the bytes of its
-//! reserve, and filled again; then the disk gets larger, or somebody else's file goes, and writes go on.
+//! reserve, and filled again; then somebody else's file goes, and writes go on.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -108,8 +108,8 @@ fn a_full_disk_is_survived_and_left() {
         let next = fill(&store, &mut held, 0);
         check(&store, &held);
         let notes = store.collection("notes").unwrap();
-        let half: Vec<String> = held.keys().take(held.len() / 4).cloned().collect();
-        for key in half {
+        let some: Vec<String> = held.keys().take(held.len() / 4).cloned().collect();
+        for key in some {
             let deleted = notes.delete(&key).unwrap_or_else(|error| {
                 panic!("{kind}: {key}, {next} were put: {error}; {:?}", store.stats().unwrap().disk)
             });

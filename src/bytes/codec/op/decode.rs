@@ -13,6 +13,7 @@ use crate::words::id::{CollectionId, EntryId, Key, Lsn, Namespace, Timestamp};
 use crate::words::limits;
 use crate::words::options::{CollectionSpec, Element, Metric};
 use crate::words::record::{CollectionDef, Op, Payload, PayloadPlace, Record, Removal, Tombstone};
+use crate::words::safeguard::Safeguard;
 
 use super::{
     DEFINE_DIM, DEFINE_FLAGS, DEFINE_MODEL, KIND_DEFINE, KIND_DELETE, KIND_DROP, KIND_PUT,
@@ -37,6 +38,8 @@ pub enum DecodeError {
     Value(String),
     /// So many bytes are left over.
     Trailing(usize),
+    /// The payload does not have the CRC-32 that stands before it.
+    PayloadCrc,
 }
 
 impl DecodeError {
@@ -50,6 +53,7 @@ impl DecodeError {
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            DecodeError::PayloadCrc => f.write_str("the payload's CRC differs"),
             DecodeError::Short(short) => short.fmt(f),
             DecodeError::NotUtf8(at) => write!(f, "text at byte {at} is not UTF-8"),
             DecodeError::Kind(kind) => write!(f, "operation kind {kind} is unknown"),
@@ -169,6 +173,11 @@ fn decode_put(
     };
     let payload_at = reader.position() as u64;
     let payload = reader.bytes(payload_len as usize)?;
+    // The frame around it was checked when it was read as one; whoever reads the operation again later,
+    // as a salvage does, has this check alone.
+    if Safeguard::OpPayloadCrc.finds(crc32fast::hash(payload) != payload_crc) {
+        return Err(DecodeError::PayloadCrc);
+    }
     let payload = match place {
         Some((segment, offset)) if payload.len() > limits::PAYLOAD_RESIDENT_BYTES_MAX => {
             let offset = offset

@@ -142,6 +142,9 @@ fn values_outside_the_limits_are_refused() {
         let bytes = encode(&Op::Put(bad), b"");
         assert!(matches!(decode_op(Lsn(9), &bytes, None), Err(DecodeError::Value(_))));
     }
+    let mut bytes = encode(&Op::Put(record()), b"hello");
+    *bytes.last_mut().unwrap() ^= 1;
+    assert_eq!(decode_op(Lsn(9), &bytes, None), Err(DecodeError::PayloadCrc));
 }
 
 #[test]
