@@ -9,7 +9,7 @@
 //! 3. Where an encoder exists, it writes again what was read: the same bytes where a format has one
 //!    writing for each value, else bytes that mean the same.
 //!
-//! [`examples`] has valid inputs for each. Never: part of the interface of the crate, or of a store at work.
+//! `examples` has valid inputs for each. Never: part of the interface of the crate, or of a store at work.
 
 use crate::bytes::codec::log::{COMMIT_BYTES, Commit, FRAME_BYTES, Frame, Kind, SegmentHeader};
 use crate::bytes::codec::op::{decode_op, encode_op, encoded_len};
