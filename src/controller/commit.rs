@@ -27,6 +27,7 @@ use crate::controller::engine::Engine;
 use crate::controller::stage::{Logged, Step, stage};
 use crate::organs::wal::Wal;
 use crate::tiers::View;
+use crate::verbs::vacuum::VacuumReport;
 use crate::words::entry::Receipt;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::limits;
@@ -182,7 +183,8 @@ impl Engine {
 
     /// What of it fails is no failure of the removal that needs the room.
     fn try_vacuum(&self) {
-        if let Err(error) = self.vacuum() {
+        let given = self.archive_all().and_then(|_| self.give_back(VacuumReport::default()));
+        if let Err(error) = given {
             tracing::warn!(%error, "the disk is full, and not all dead bytes can be given back");
         }
     }

@@ -306,10 +306,16 @@ impl Engine {
     /// damaged or cannot be read; with the latter it errors at the end.
     pub fn vacuum(&self) -> Result<VacuumReport> {
         self.checkpoint()?;
-        let mut report = VacuumReport { expired: self.bury_expired()?, ..VacuumReport::default() };
+        let report = VacuumReport { expired: self.bury_expired()?, ..VacuumReport::default() };
         if report.expired > 0 {
             self.checkpoint()?;
         }
+        self.give_back(report)
+    }
+
+    /// The same without a look at what has expired, for a disk that is full: nothing is removed that the
+    /// caller did not remove.
+    pub fn give_back(&self, mut report: VacuumReport) -> Result<VacuumReport> {
         let _one_at_a_time = self.maintenance.lock();
         self.check_writable()?;
         self.revive_catalog()?;
