@@ -10,6 +10,8 @@
 //! 2. [`Reserve::give_up`] removes it.
 //! 3. Whoever writes anything else calls `ensure` first: as long as the file is too short and cannot
 //!    be made longer, only what makes room goes on.
+//! 4. While it is missing, and room for it cannot be had, every 256th removal is followed by giving back what
+//!    was removed ([`Reserve::is_due`]): later there may be no room left to do so.
 //!
 //! Never: holds data, decides who may use the bytes, gets shorter.
 
