@@ -386,12 +386,18 @@ impl Walk<'_> {
         let found = survey(&mut self.window, from, &asked)?;
         let cut = if in_batch { self.batch.start } else { self.at };
         if let Some(resume) = found.resume {
-            self.note(format!(
-                "{}: damage at offset {}, of records up to LSN {} that are all archived",
-                self.window.name(),
-                self.at,
-                resume.lsn
-            ));
+            // What was archived before it was ever synced is cut off by a crash like anything else
+            // that was not: damage is what was whole once, by the word of a later sync.
+            let was_whole = self.later.is_some() || found.synced_through > asked.last_batch;
+            if was_whole {
+                self.note(format!(
+                    "{}: damage at offset {}, of records up to LSN {} that are all archived",
+                    self.window.name(),
+                    self.at,
+                    resume.lsn
+                ));
+            }
+            self.damaged = true;
             self.batch = Batch::default();
             self.position.lsn = resume.lsn;
             self.position.batch = resume.batch;

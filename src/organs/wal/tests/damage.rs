@@ -161,6 +161,29 @@ fn damage_among_applied_records_does_not_hide_the_rest() {
     }
 }
 
+/// Found by a drawn workload (seed 20260, workload 2): a buffered write was archived before the log
+/// was ever synced, and the power cut that tore it was told as damage.
+#[test]
+fn an_archived_batch_that_no_sync_reached_is_torn_by_a_crash_not_damaged() {
+    for synced in [false, true] {
+        let disk = with_folder(SimDisk::new(1));
+        let mut wal = open_on(&disk, 0);
+        wal.append(&batch(1, 2)).unwrap();
+        if synced {
+            wal.sync().unwrap();
+        }
+        wal.append(&batch(3, 1)).unwrap();
+        let image = disk.crash_images(crate::io::sim::Profile::Kill, 1).remove(0);
+        image.flip_bit(FILE, 100, 1).unwrap();
+        let (scan, ops) = read(&image, 3).unwrap();
+        assert_eq!(check(3, &scan, &ops), 3);
+        assert_eq!((scan.notes.len(), scan.torn.is_some()), (usize::from(synced), false));
+        let mut wal = open_on(&image, 3);
+        wal.append(&batch(4, 1)).unwrap();
+        assert_eq!(wal.segment_file().unwrap().0, 2, "a torn segment is not continued");
+    }
+}
+
 #[test]
 fn a_torn_batch_that_is_partly_applied_is_cut_not_refused() {
     let [_, third, end] = batch_starts();
