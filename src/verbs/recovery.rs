@@ -272,6 +272,18 @@ fn list(
         let message = format!("it lists segment {newest} but not segment {number}");
         return Err(Unusable::Rebuild(Error::corrupt(message)));
     }
+    // What the index says is archived was sealed before it said so, and no merge forgets how far the
+    // archive goes: an index that is ahead of it holds pages of another time than its archive.
+    let applied = snapshot.meta(meta::APPLIED_LSN)?.unwrap_or(0);
+    let footers = segments.values().map(|listed: &Arc<ColdSegment>| listed.segment.footer());
+    let archived = footers.filter_map(|footer| footer.covers).map(|(_, last)| last.0).max();
+    if Safeguard::CatalogAhead.finds(applied > archived.unwrap_or(0)) {
+        return Err(Unusable::Refuse(Error::corrupt(format!(
+            "index.redb knows of records up to LSN {applied}, the archive ends at {}: a file is missing, \
+             or the disk lost what it had synced; put the missing file back, or salvage",
+            archived.unwrap_or(0)
+        ))));
+    }
     // An older state of the file passes every checksum. It shows in its numbers.
     for name in [meta::APPLIED_LSN, meta::NEXT_ID, meta::NEXT_COLLECTION, meta::UPTIME_MS] {
         snapshot.meta(name)?;

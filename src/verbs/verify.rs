@@ -3,19 +3,26 @@
 //! `Fast` reads headers, footers, lengths and the log; `Deep` also reads every row, frame and
 //! vector of the archive under its CRC, every row of the catalog, and compares: each id the
 //! catalog names stands where it says, in the version it says; each key leads to its id and back;
-//! as many rows live as the catalog names. Problems are collected, not thrown, so one damaged file
-//! does not hide another.
+//! as many rows live as the catalog names; it has the collections, settings and requests that the
+//! archive has. Problems are collected, not thrown, so one damaged file does not hide another.
 //!
 //! Never: writes, repairs, or stops at the first problem.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use crate::bytes::codec::codes;
+use crate::bytes::codec::op::decode_op;
 use crate::io::Disk;
 use crate::organs::{archive, arena, wal};
 use crate::pure::quant::{self, Bits};
 use crate::tiers::View;
+use crate::tiers::cold::Cold;
+use crate::tiers::mover::decode_stored;
 use crate::words::error::{Error, ErrorKind, Result};
-use crate::words::id::{EntryId, KeyPath};
+use crate::words::id::{CollectionId, EntryId, KeyPath, Lsn};
 use crate::words::options::ArenaAccess;
+use crate::words::record::Op;
 
 /// How far [`crate::Store::verify`] looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -219,6 +226,63 @@ fn check_catalog(view: &View, report: &mut VerifyReport) {
         Ok(_) => {}
         Err(error) => report.add(FILE, &error),
     }
+    if let Err(error) = check_ledger(&view.cold) {
+        report.add(FILE, &error);
+    }
+}
+
+/// What the archive says of collections, settings and requests, the catalog knows in that version or
+/// a later one. A segment that does not read has been told by itself.
+pub(super) fn check_ledger(cold: &Cold) -> Result<()> {
+    let mut newest: BTreeMap<Name, Op> = BTreeMap::new();
+    for (number, listed) in &cold.segments {
+        let Ok(ops) = listed.segment.ops() else { continue };
+        for (lsn, bytes) in ops {
+            let op = decode_op(lsn, &bytes, None).map_err(|e| {
+                let file = archive::file_name(*number);
+                Error::corrupt(format!("{file}: operation {lsn}: {e}"))
+            })?;
+            let name = match &op {
+                Op::Define(def) => Name::Collection(def.id),
+                Op::DropCollection { collection, .. } => Name::Collection(*collection),
+                Op::Setting { name, .. } => Name::Setting(Arc::clone(name)),
+                Op::Request { client, .. } => Name::Client(*client),
+                Op::Put(_) | Op::Delete(_) => continue,
+            };
+            if newest.get(&name).is_none_or(|known| known.lsn() <= lsn) {
+                newest.insert(name, op);
+            }
+        }
+    }
+    let catalog = &cold.catalog;
+    let reaches = |stored: Option<Vec<u8>>, lsn: Lsn| match stored {
+        Some(bytes) => decode_stored(&bytes).map(|known| known.lsn() >= lsn),
+        None => Ok(false),
+    };
+    for (name, op) in newest {
+        let is_known = match &op {
+            Op::Define(def) => reaches(catalog.collection(def.id)?, op.lsn())?,
+            Op::DropCollection { collection, .. } => catalog.collection(*collection)?.is_none(),
+            Op::Setting { name, .. } => reaches(catalog.setting(name)?, op.lsn())?,
+            Op::Request { client, sequence, .. } => catalog.request(*client)? >= Some(*sequence),
+            Op::Put(_) | Op::Delete(_) => true,
+        };
+        if !is_known {
+            return Err(Error::corrupt(format!(
+                "{name:?} is older than in the archive, which has it of LSN {}",
+                op.lsn()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What an operation that is no entry is about.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    Collection(CollectionId),
+    Setting(Arc<str>),
+    Client(u64),
 }
 
 /// The row of an id says the same id and version, lives, and its key leads back to it.

@@ -155,6 +155,8 @@ safeguards! {
     ArchiveBeside,
     /// The index names the very files that are there.
     CatalogNamesFile,
+    /// The index knows of no record beyond the end of the archive.
+    CatalogAhead,
     /// A copy in the arena counts when it is of the version that is archived.
     ArenaVersion,
 

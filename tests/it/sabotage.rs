@@ -59,7 +59,7 @@ fn witness(safeguard: Safeguard) -> Witness {
             Unit("catalog::")
         }
         ArchiveBeside | CatalogNamesFile => It("mixtures::"),
-        ArchiveApplied | ArchiveNewest | TombstoneOrder => Unit("recovery::tests"),
+        ArchiveApplied | ArchiveNewest | TombstoneOrder | CatalogAhead => Unit("recovery::tests"),
         ArenaVersion => Unit("levels::tests"),
         Lock => It("owners::"),
         Reserve | ReserveSync | ReserveDirSync => It("full::"),
