@@ -59,7 +59,7 @@ pub use pure::filter::Filter;
 pub use pure::policy::{Policy, Standing};
 pub use pure::score::Score;
 pub use verbs::browse::{Scan, ScanPage};
-pub use verbs::search::{CountAccess, Exactness, Hit, Hits, Query};
+pub use verbs::search::{CountAccess, Exactness, Hit, Hits, Near, Query};
 pub use verbs::vacuum::VacuumReport;
 pub use verbs::verify::{Depth, Problem, VerifyReport};
 pub use words::clock::{Clock, SystemClock};

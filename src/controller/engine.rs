@@ -26,7 +26,7 @@ use crate::organs::reserve::Reserve;
 use crate::organs::wal::{Wal, WalOptions};
 use crate::pure::policy::TRIGGER_SHARE;
 use crate::tiers::View;
-use crate::tiers::cache::{Masks, Sketches};
+use crate::tiers::caches::Caches;
 use crate::tiers::levels::{Levels, WarmBlock};
 use crate::tiers::mover::meta;
 use crate::tiers::probe::Stores;
@@ -63,8 +63,7 @@ pub struct Engine {
     pub(crate) columns: Columns,
     /// The last moves between levels.
     pub(crate) moved: Mutex<Moves>,
-    pub(crate) masks: Masks,
-    pub(crate) sketches: Sketches,
+    pub(crate) caches: Caches,
     pub(crate) poison: Poison,
     pub(crate) reserve: Reserve,
     pub(crate) wake: Wake,
@@ -173,8 +172,7 @@ impl Engine {
             leftovers: Mutex::new(leftovers),
             columns,
             moved,
-            masks: Masks::default(),
-            sketches: Sketches::default(),
+            caches: Caches::default(),
             poison: Poison::default(),
             reserve,
             wake: Wake::default(),
@@ -246,8 +244,7 @@ impl Engine {
         self.budget_bytes.store(bytes, Ordering::Release);
         self.forget_stuck();
         // What searches filled under a larger budget no run of the compressor can move.
-        self.sketches.shrink(self.sketch_share());
-        self.masks.shrink(bytes / 32);
+        self.caches.shrink(bytes);
         if let Err(error) = self.fit_catalog() {
             tracing::warn!(%error, "the index keeps its cache until the next open");
         }
@@ -256,25 +253,13 @@ impl Engine {
         Ok(())
     }
 
-    /// The caches of searches, with their shares of the budget: sketches find everything and get
-    /// two fifths, masks a thirty-second; neither gets what would start a run of the compressor.
+    /// The caches of searches, with their shares of the budget; none gets what would start a run of
+    /// the compressor.
     pub fn stores(&self) -> Stores<'_> {
-        let budget = self.budget_bytes();
-        let (counted, sketches) = (self.counted_bytes(), self.sketches.bytes());
-        let others = counted.saturating_sub(sketches + self.masks.bytes());
+        let (budget, caches) = (self.budget_bytes(), &self.caches);
+        let others = self.counted_bytes().saturating_sub(caches.bytes());
         let room = ((budget as f64 * TRIGGER_SHARE) as u64).saturating_sub(others);
-        let mask_bytes_max = room.min(budget / 32);
-        Stores {
-            masks: &self.masks,
-            mask_bytes_max,
-            sketches: &self.sketches,
-            sketch_bytes_max: (room - mask_bytes_max).min(self.sketch_share()),
-        }
-    }
-
-    /// Most bytes of the budget that sketches may take.
-    pub fn sketch_share(&self) -> u64 {
-        self.budget_bytes() / 5 * 2
+        Stores { caches, shares: caches.shares(budget, room) }
     }
 
     /// Bytes of redb's page cache.
@@ -323,8 +308,7 @@ impl Engine {
             + view.ledger_bytes()
             + view.cold.resident_bytes()
             + view.levels.bytes()
-            + self.masks.bytes()
-            + self.sketches.bytes()
+            + self.caches.bytes()
             + self.columns.resident_bytes()
             + self.moved.lock().resident_bytes()
             + catalog.load(Ordering::Acquire)

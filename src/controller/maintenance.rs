@@ -382,8 +382,7 @@ impl Engine {
                 }
             };
             self.publish(|view| View { cold: Arc::clone(&cold), ..view.clone() });
-            self.sketches.retain(|key| cold.segments.contains_key(&key.segment));
-            self.masks.retain(|(key, _)| cold.segments.contains_key(&key.segment));
+            self.caches.retain(|segment| cold.segments.contains_key(&segment));
             self.written.archive.fetch_add(step.bytes, Ordering::AcqRel);
             rows += step.rows;
             // Only now: the catalog that names their replacement is on disk.

@@ -190,9 +190,8 @@ impl Engine {
     /// every entry, and entries make room for them before a search asks; and a plan that went by
     /// what a cache holds just now would be followed by others that move a few entries each.
     fn claimed_bytes(&self, view: &View) -> u64 {
-        let sketches: u64 = view.cold.sketch_bytes().min(self.sketch_share());
-        let counted = self.counted_bytes();
-        counted + sketches.saturating_sub(self.sketches.bytes()) + self.catalog_room_bytes()
+        let claimed = self.caches.claimed_bytes(view, self.budget_bytes());
+        self.counted_bytes() + claimed + self.catalog_room_bytes()
     }
 
     /// What a run would do now, without doing it.

@@ -13,7 +13,7 @@ use crate::tiers::assemble::{self, Want};
 use crate::tiers::probe::Scope;
 use crate::tiers::{Copy, View};
 use crate::verbs::browse::{self, Scan, ScanPage};
-use crate::verbs::search::{self, CountAccess, Hits, Query};
+use crate::verbs::search::{self, CountAccess, Hits, Near, Query};
 use crate::words::entry::{Draft, Entry, Patch, Receipt};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Key, KeyPath, Lsn, Namespace, Timestamp};
@@ -206,6 +206,23 @@ impl Collection {
         self.read(&*self.view()?, key.as_ref(), want, true)
     }
 
+    /// The entry of this collection, and of this namespace or below, with an identity: what
+    /// [`Collection::search_ids`] answers. Whole and exact; counts one access.
+    pub fn get_id(&self, id: EntryId) -> Result<Option<Entry>> {
+        let view = self.view()?;
+        let def = self.def(&view)?;
+        let Some(copy) = view.copy(id)?.filter(|copy| copy.collection() == Some(self.id)) else {
+            return Ok(None);
+        };
+        let access = |id| self.access(id);
+        if !self.scope(&view, &def, &access).admits(&copy, None, None)? {
+            return Ok(None);
+        }
+        self.count_access(&copy);
+        let want = Want { vector: true, payload: true };
+        assemble::entry(&view, &copy, &def, &access, want).map(Some)
+    }
+
     /// Several entries as of one moment, in the order of the keys. Counts one access each.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Entry>>> {
         let view = self.view()?;
@@ -275,12 +292,26 @@ impl Collection {
         let (view, query) = (self.view()?, query.into());
         let def = self.def(&view)?;
         let hits = search::run(&self.scope(&view, &def, &|id| self.access(id)), &query)?;
-        self.remember(&query, &hits);
+        self.remember(&query, hits.iter().map(|hit| (hit.entry.id, hit.cosine)));
+        Ok(hits)
+    }
+
+    /// The same without reading the entries: for callers who go on choosing, by other scores or
+    /// with other stores, and then read a few by [`Collection::get_id`]. An entry that cannot be read
+    /// is among the answers here, and an error there. Counts accesses like a search.
+    ///
+    /// Cost: less than a search by one read of the archive and its decompression for each hit that is
+    /// not in RAM.
+    pub fn search_ids(&self, query: impl Into<Query>) -> Result<Hits<Near>> {
+        let (view, query) = (self.view()?, query.into());
+        let def = self.def(&view)?;
+        let hits = search::run_ids(&self.scope(&view, &def, &|id| self.access(id)), &query)?;
+        self.remember(&query, hits.iter().map(|near| (near.id, near.cosine)));
         Ok(hits)
     }
 
     /// What a search teaches about its hits: soft state, in RAM.
-    fn remember(&self, query: &Query, hits: &Hits) {
+    fn remember(&self, query: &Query, hits: impl Iterator<Item = (EntryId, Option<f32>)>) {
         let engine = self.store.engine();
         if engine.options.read_only {
             return;
@@ -289,14 +320,14 @@ impl Collection {
         let counted = match query.count_access {
             CountAccess::None => 0,
             CountAccess::Top1 => 1,
-            CountAccess::All => hits.len(),
+            CountAccess::All => usize::MAX,
         };
-        for (nth, hit) in hits.iter().enumerate() {
+        for (nth, (id, cosine)) in hits.enumerate() {
             if nth < counted {
-                engine.columns.touch(hit.entry.id, now);
+                engine.columns.touch(id, now);
             }
-            if let Some(cosine) = hit.cosine {
-                engine.columns.resemble(hit.entry.id, cosine, now);
+            if let Some(cosine) = cosine {
+                engine.columns.resemble(id, cosine, now);
             }
         }
         engine.save_columns_if_due();
@@ -311,7 +342,7 @@ impl Collection {
         let mut all = Vec::with_capacity(queries.len());
         for query in queries {
             let hits = search::run(&scope, query)?;
-            self.remember(query, &hits);
+            self.remember(query, hits.iter().map(|hit| (hit.entry.id, hit.cosine)));
             all.push(hits);
         }
         Ok(all)

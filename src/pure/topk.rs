@@ -105,6 +105,14 @@ pub struct Sieve<T> {
     /// The score that more than `ties_max` had too many of, the last time.
     crowded: Option<f32>,
     kept: Vec<(f32, T)>,
+    /// So many are sorted out.
+    full: usize,
+}
+
+/// So many are gathered before the best k of them are chosen: few, so that the threshold soon says
+/// something, and more than k, so that choosing is rare.
+fn full(k: usize) -> usize {
+    k.saturating_mul(2).saturating_add(128)
 }
 
 impl<T> Sieve<T> {
@@ -112,7 +120,7 @@ impl<T> Sieve<T> {
     #[must_use]
     pub fn new(k: usize, ties_max: usize) -> Sieve<T> {
         let threshold = if k == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
-        Sieve { k, ties_max, threshold, crowded: None, kept: Vec::new() }
+        Sieve { k, ties_max, threshold, crowded: None, kept: Vec::new(), full: full(k) }
     }
 
     /// What scores less is not taken.
@@ -127,9 +135,10 @@ impl<T> Sieve<T> {
             return;
         }
         self.kept.push((score, item));
-        // Twice what may stay: each offer pays for a constant number of steps here.
-        if self.kept.len() >= self.most().saturating_mul(2) {
+        if self.kept.len() >= self.full {
             self.shrink();
+            // Twice what stayed: each offer pays for a constant number of steps here.
+            self.full = self.kept.len().saturating_mul(2).max(full(self.k));
         }
     }
 
@@ -152,13 +161,13 @@ impl<T> Sieve<T> {
         }
     }
 
-    /// What was kept, in no order, and whether there were more of the last score than it has room
-    /// for, so that some were left out.
+    /// What was kept with its scores, in no order, and whether there were more of the last score
+    /// than it has room for, so that some were left out.
     #[must_use]
-    pub fn into_kept(mut self) -> (Vec<T>, bool) {
+    pub fn into_kept(mut self) -> (Vec<(f32, T)>, bool) {
         self.shrink();
         let crowded = self.crowded == Some(self.threshold);
-        (self.kept.into_iter().map(|(_, item)| item).collect(), crowded)
+        (self.kept, crowded)
     }
 }
 
@@ -202,14 +211,16 @@ mod tests {
     proptest! {
         #[test]
         fn a_sieve_keeps_all_that_score_like_the_last(
-            scores in prop::collection::vec(-3..4_i8, 0..60), k in 0..8_usize,
+            scores in prop::collection::vec(-9..10_i8, 0..600), k in 0..8_usize,
             ties_max in 0..8_usize,
         ) {
             let mut sieve = Sieve::new(k, ties_max);
             for (item, score) in scores.iter().enumerate() {
                 sieve.offer(f32::from(*score), item);
             }
-            let (mut kept, crowded) = sieve.into_kept();
+            let (kept, crowded) = sieve.into_kept();
+            prop_assert!(kept.iter().all(|(score, item)| *score == f32::from(scores[*item])));
+            let mut kept: Vec<usize> = kept.into_iter().map(|(_, item)| item).collect();
             kept.sort_unstable();
             let mut sorted = scores.clone();
             sorted.sort_unstable_by(|a, b| b.cmp(a));

@@ -51,9 +51,17 @@ impl Mask {
 
 /// Masks of groups, by the filter and namespace in their one written form.
 pub type Masks = Cache<(GroupKey, Arc<str>), Mask>;
-/// The sketches of a group as they are stored.
-pub type Sketches = Cache<GroupKey, Vec<u8>>;
+/// The sketches of a group.
+#[derive(Debug)]
+pub struct GroupSketches {
+    /// The mean that was taken away from its vectors.
+    pub mean: Vec<f32>,
+    /// The sketches as they are stored.
+    pub blocks: Vec<u8>,
+}
 
+/// Sketches by group.
+pub type Sketches = Cache<GroupKey, GroupSketches>;
 /// Bytes of a kept value besides its own: key, entry of the map, Arc.
 const KEPT_BYTES: u64 = 160;
 
@@ -113,6 +121,18 @@ impl<K: Clone + Eq + Hash, V> Cache<K, V> {
             state.keep(key.clone(), Arc::clone(&value), bytes);
         }
         Ok(value)
+    }
+
+    /// Keeps a value in the place of the one there is, if it fits into `bytes_max` with all others.
+    pub fn replace(&self, key: &K, value: Arc<V>, bytes: u64, bytes_max: u64) {
+        let bytes = bytes.saturating_add(KEPT_BYTES);
+        let mut state = self.0.lock();
+        if let Some(old) = state.kept.remove(key) {
+            state.bytes = state.bytes.saturating_sub(old.bytes);
+        }
+        if state.bytes.saturating_add(bytes) <= bytes_max {
+            state.keep(key.clone(), value, bytes);
+        }
     }
 
     /// Whether a value of so many bytes would fit beside all others.

@@ -231,6 +231,12 @@ impl Cold {
         groups.filter_map(|g| g.section(SectionKind::Sketches)).map(|section| section.len).sum()
     }
 
+    /// Rows with a vector, dead ones included.
+    pub fn vector_rows(&self) -> u64 {
+        let groups = self.segments.values().flat_map(|s| &s.segment.footer().groups);
+        groups.map(|group| u64::from(group.vectors)).sum()
+    }
+
     /// Bytes it keeps resident besides the catalog's cache: footers and bitmaps.
     pub fn resident_bytes(&self) -> u64 {
         self.segments

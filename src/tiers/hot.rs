@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
 
+use crate::bytes::codec::body::body_bytes;
 use crate::io::File;
 use crate::words::error::{Error, Result};
 use crate::words::id::{EntryId, KeyPath, Lsn};
@@ -204,20 +205,19 @@ fn path_of(
     KeyPath { collection: *collection, namespace: namespace.clone(), key: key.clone() }
 }
 
-/// Bytes a record keeps resident.
+/// Bytes a record keeps resident. Its row in the archive says the same, whether or not the record is in
+/// RAM, so that a plan frees what it counts on.
 pub fn bytes_of(record: &Record) -> u64 {
     let payload = match &record.payload {
         Payload::Inline(bytes) => bytes.len(),
         _ => 0,
     };
     let vector = record.vector.as_ref().map_or(0, |v| v.len() * 4);
-    let words = record.attributes.len()
-        + 2 * (record.key.as_bytes().len() + record.namespace.as_str().len())
-        + record.session.as_ref().map_or(0, |s| s.len());
-    resident_bytes(payload + vector + words)
+    resident_bytes(payload, vector, body_bytes(record))
 }
 
-/// Bytes a record with so many bytes of payload, vector and words keeps resident.
-pub fn resident_bytes(variable: usize) -> u64 {
-    SLOT_BYTES + variable as u64
+/// Bytes a record with so many bytes of payload, vector and body keeps resident. The body counts
+/// twice: its path is also a key of the table, and what else is in it has heads and slack of its own.
+pub fn resident_bytes(payload: usize, vector: usize, body: usize) -> u64 {
+    SLOT_BYTES + (payload + vector + 2 * body) as u64
 }

@@ -22,12 +22,14 @@ use crate::words::tier::Tier;
 
 pub mod assemble;
 pub mod cache;
+pub mod caches;
 pub mod cold;
 pub mod hot;
 pub mod levels;
 
 pub mod mover;
 pub mod packer;
+pub mod places;
 pub mod probe;
 
 use cold::{Cold, ColdRow};
@@ -78,6 +80,17 @@ impl Copy {
         match self {
             Copy::Hot(hot) => hot.record.id,
             Copy::Cold(cold) => cold.row.id,
+        }
+    }
+
+    /// The collection it is of; `None` when its segment does not say, which no whole one does.
+    pub fn collection(&self) -> Option<CollectionId> {
+        match self {
+            Copy::Hot(hot) => Some(hot.record.collection),
+            Copy::Cold(cold) => {
+                let groups = &cold.segment.segment.footer().groups;
+                groups.get(usize::from(cold.place.group)).map(|group| group.collection)
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use crate::bytes::codec::body::Body;
 use crate::organs::archive::BodyReader;
 use crate::pure::filter::{FieldValue, Fields, Filter, Reserved};
 use crate::tiers::assemble::{self, Accesses};
-use crate::tiers::cache::{Masks, Sketches};
+use crate::tiers::caches::{Caches, Shares};
 use crate::tiers::{Copy, View};
 use crate::words::error::Result;
 use crate::words::id::{Namespace, Timestamp};
@@ -38,14 +38,10 @@ pub struct Scope<'a> {
 /// The caches a search goes by, each with its share of the budget.
 #[derive(Clone, Copy)]
 pub struct Stores<'a> {
-    /// Masks of filters.
-    pub masks: &'a Masks,
-    /// Bytes they may take.
-    pub mask_bytes_max: u64,
-    /// Sketches.
-    pub sketches: &'a Sketches,
-    /// Bytes they may take.
-    pub sketch_bytes_max: u64,
+    /// What is kept.
+    pub caches: &'a Caches,
+    /// Bytes each may take.
+    pub shares: Shares,
 }
 
 impl Scope<'_> {

@@ -186,7 +186,7 @@ fn row_scratch(group: &Group, row: &Row) -> u64 {
     let payload = Some(row.payload_len() as usize);
     let payload = payload.filter(|len| *len <= limits::PAYLOAD_RESIDENT_BYTES_MAX).unwrap_or(0);
     let vector = if row.vector_index.is_some() { group.dim as usize * 4 } else { 0 };
-    hot::resident_bytes(payload + vector + row.body.len as usize)
+    hot::resident_bytes(payload, vector, row.body.len as usize)
 }
 
 /// Visits the live rows of a segment with the number of their group, until told to stop. False when

@@ -233,7 +233,7 @@ fn check_catalog(view: &View, report: &mut VerifyReport) {
 
 /// What the archive says of collections, settings and requests, the catalog knows in that version or
 /// a later one. A segment that does not read has been told by itself.
-pub(super) fn check_ledger(cold: &Cold) -> Result<()> {
+fn check_ledger(cold: &Cold) -> Result<()> {
     let mut newest: BTreeMap<Name, Op> = BTreeMap::new();
     for (number, listed) in &cold.segments {
         let Ok(ops) = listed.segment.ops() else { continue };
@@ -305,4 +305,62 @@ fn check_id(view: &View, id: EntryId) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::codec::op::encode_op;
+    use crate::io::MemoryDisk;
+    use crate::organs::archive::{NewSegment, PayloadReader, write_segment};
+    use crate::organs::catalog::Catalog;
+    use crate::tiers::cold::ColdSegment;
+    use crate::tiers::mover::{Flip, apply_ledger};
+    use crate::words::record::Record;
+
+    struct Nothing;
+
+    impl PayloadReader for Nothing {
+        fn read(&self, _: &Record, _: u64, _: &mut [u8]) -> Result<()> {
+            Err(Error::internal("there are no payloads"))
+        }
+    }
+
+    #[test]
+    fn a_setting_that_is_older_than_in_the_archive_is_seen() {
+        const STORE: [u8; 16] = [4; 16];
+        let setting = |value: &str, version| Op::Setting {
+            name: "policy.rho".into(),
+            value: value.into(),
+            version: Lsn(version),
+        };
+        let mut bytes = Vec::new();
+        encode_op(&setting("30", 2), &[], &mut bytes);
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
+        disk.create_dir(archive::FOLDER).unwrap();
+        let new = NewSegment {
+            number: 1,
+            store_id: STORE,
+            covers: Some((Lsn(1), Lsn(2))),
+            next_id: 1,
+            next_collection: 1,
+            rows: &[],
+            shapes: &|_| None,
+            ops: &[(Lsn(2), bytes)],
+            beside: crate::bytes::codec::footer::digest(std::iter::empty()),
+            supersedes: &[],
+        };
+        write_segment(&*disk, &new, &Nothing).unwrap();
+        let catalog = Catalog::create(&disk, 1 << 20).unwrap();
+        let empty = Cold { catalog: catalog.snapshot().unwrap(), segments: BTreeMap::new() };
+        let known = |version| {
+            let mut flip = Flip::begin(&catalog, &empty).unwrap();
+            flip.add(ColdSegment::new(archive::Segment::open(&*disk, 1, STORE).unwrap()));
+            apply_ledger(&mut flip, &setting("20", version)).unwrap();
+            check_ledger(&flip.commit(&catalog, &[]).unwrap())
+        };
+        known(2).unwrap();
+        let error = known(1).unwrap_err();
+        assert!(error.message().contains("older than in the archive"), "{error}");
+    }
 }

@@ -29,8 +29,10 @@ use crate::words::safeguard::Safeguard;
 
 /// Length of an entry of a frame table.
 pub const TABLE_ENTRY_BYTES: usize = 24;
+/// Lengths at the beginning of a body.
+const HEAD_BYTES: usize = 5;
 /// Longest body.
-pub const BODY_BYTES_MAX: usize = 5
+pub const BODY_BYTES_MAX: usize = HEAD_BYTES
     + limits::NAMESPACE_BYTES_MAX
     + limits::KEY_BYTES_MAX
     + limits::SESSION_BYTES_MAX
@@ -84,6 +86,13 @@ impl BodyRef<'_> {
             attributes: Arc::from(self.attributes),
         })
     }
+}
+
+/// Length of the body of a record.
+pub fn body_bytes(record: &Record) -> usize {
+    let session = record.session.as_ref().map_or(0, |session| session.len());
+    let path = record.namespace.as_str().len() + record.key.as_bytes().len();
+    HEAD_BYTES + path + session + record.attributes.len()
 }
 
 /// Appends the body of a record; errors when a part is longer than the store takes.

@@ -17,7 +17,7 @@ use crate::pure::policy::Standing;
 use crate::pure::quant::Bits;
 use crate::pure::score::{Frame, Inputs, Newest, decayed};
 use crate::tiers::View;
-use crate::tiers::hot::{bytes_of, resident_bytes};
+use crate::tiers::hot::resident_bytes;
 use crate::words::error::{ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Lsn, Timestamp};
 use crate::words::limits;
@@ -214,14 +214,7 @@ impl Survey {
         let may_be_hot = payload <= limits::PAYLOAD_RESIDENT_BYTES_MAX;
         let dim = view.collections.get(&collection).and_then(|def| def.spec.dim).unwrap_or(0);
         let vector = if row.vector_index.is_some() { dim as usize * 4 } else { 0 };
-        // A body holds key, namespace, session and attributes: what a record keeps in words.
-        // Of a copy that is there, its own bytes: a plan that went by another number would free less
-        // or more than it counted on, and the next one would have to mend it.
-        let resident = view.levels.resident(row.id, row.version);
-        let bytes = match resident {
-            Some(hot) => bytes_of(&hot.record),
-            None => resident_bytes(payload + vector + 2 * row.body.len as usize),
-        };
+        let bytes = resident_bytes(payload, vector, row.body.len as usize);
         self.ids.push(row.id);
         self.versions.push(row.version);
         self.places.push(place);

@@ -4,7 +4,6 @@ use super::*;
 use crate::bytes::codec::op::encode_op;
 use crate::io::Disk;
 use crate::organs::archive::{NewSegment, PayloadReader, write_segment};
-use crate::verbs::verify::check_ledger;
 use crate::words::id::{CollectionId, Key, Namespace, Timestamp};
 use crate::words::record::{Payload, Record, Removal};
 
@@ -131,28 +130,4 @@ fn an_index_that_is_ahead_of_its_archive_is_refused() {
     let error = refused.err().expect("records are missing");
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.message().contains("up to LSN 31, the archive ends at 2"), "{error}");
-}
-
-#[test]
-fn verify_sees_a_setting_that_is_older_than_the_archive_has_it() {
-    let setting = |value: &str, version| Op::Setting {
-        name: "policy.rho".into(),
-        value: value.into(),
-        version: Lsn(version),
-    };
-    let mut bytes = Vec::new();
-    encode_op(&setting("30", 2), &[], &mut bytes);
-    let mut archive = Archive::new();
-    archive.add(Some((1, 2)), &[row(1, 1)], &[(Lsn(2), bytes)]);
-    let recover = |archive: &Archive| {
-        recover_archive(&archive.disk, STORE, false, CACHE_BYTES, None).unwrap()
-    };
-    let shelves = recover(&archive);
-    check_ledger(&shelves.cold).unwrap();
-    let mut flip = Flip::begin(&shelves.catalog, &shelves.cold).unwrap();
-    mover::apply_ledger(&mut flip, &setting("20", 1)).unwrap();
-    flip.commit(&shelves.catalog, &[]).unwrap();
-    drop(shelves);
-    let error = check_ledger(&recover(&archive).cold).unwrap_err();
-    assert!(error.message().contains("older than in the archive"), "{error}");
 }

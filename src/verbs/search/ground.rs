@@ -100,7 +100,11 @@ impl Ground<'_> {
             let bytes = mask.bytes() + question.len() as u64;
             Ok((mask, bytes))
         };
-        let mask = scope.stores.masks.get_or_make(&key, scope.stores.mask_bytes_max, make)?;
+        let mask = scope.stores.caches.masks.get_or_make(
+            &key,
+            scope.stores.shares.mask_bytes_max,
+            make,
+        )?;
         self.mask = Some(mask);
         Ok(())
     }

@@ -43,6 +43,33 @@ pub struct Hit {
     pub(crate) cosine: Option<f32>,
 }
 
+/// One answer of [`Collection::search_ids`](crate::Collection::search_ids): which entry, and how near.
+///
+/// ```
+/// # use pmll::{Draft, Store};
+/// # let dir = tempfile::tempdir()?;
+/// # let notes = Store::open(dir.path().join("memory"))?.collection("notes")?;
+/// notes.put("a", Draft::text("north").vector([0.0, 1.0]))?;
+/// let near = notes.search_ids(vec![0.1, 0.9])?;
+/// let entry = notes.get_id(near[0].id)?.expect("nobody has deleted it");
+/// assert_eq!(entry.text(), Some("north"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Near {
+    /// The entry's identity.
+    pub id: EntryId,
+    /// Its score under the collection's metric; higher is better.
+    pub score: f32,
+    /// Whether the score was computed from the exact vector, as in [`Hit::exact`].
+    pub exact: bool,
+    /// Bits a value of what the score was computed from, as in [`Hit::bits`].
+    pub bits: u8,
+    /// Cosine to the query, for the semantic term of the score.
+    pub(crate) cosine: Option<f32>,
+}
+
 /// The answers, best first.
 ///
 /// ```
@@ -55,13 +82,19 @@ pub struct Hit {
 /// assert_eq!(hits[0].entry.text(), Some("east"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, Default)]
-pub struct Hits {
-    hits: Vec<Hit>,
+#[derive(Clone, Debug)]
+pub struct Hits<T = Hit> {
+    hits: Vec<T>,
     damaged: Vec<Error>,
 }
 
-impl Hits {
+impl<T> Default for Hits<T> {
+    fn default() -> Hits<T> {
+        Hits { hits: Vec::new(), damaged: Vec::new() }
+    }
+}
+
+impl<T> Hits<T> {
     /// What would be among the hits, as far as one can tell, and cannot be read: one error for each
     /// such entry, naming file and offset. Empty means that nothing is missing. A damaged row does
     /// not say whose it is, so it is named even if the log has a newer version of its entry. The
@@ -85,16 +118,16 @@ impl Hits {
     }
 }
 
-impl std::ops::Deref for Hits {
-    type Target = [Hit];
-    fn deref(&self) -> &[Hit] {
+impl<T> std::ops::Deref for Hits<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
         &self.hits
     }
 }
 
-impl IntoIterator for Hits {
-    type Item = Hit;
-    type IntoIter = std::vec::IntoIter<Hit>;
+impl<T> IntoIterator for Hits<T> {
+    type Item = T;
+    type IntoIter = std::vec::IntoIter<T>;
     fn into_iter(self) -> Self::IntoIter {
         self.hits.into_iter()
     }
@@ -201,14 +234,18 @@ impl Answers {
         self.healed.get_or_insert(damage);
     }
 
-    /// Reads the entries of the best.
-    pub fn into_hits(self, search: &Search<'_>) -> Result<Hits> {
+    /// What is wanted of the best: `make` gets score, id and where it was found.
+    pub fn into_hits<T>(
+        self,
+        search: &Search<'_>,
+        make: impl Fn(f32, EntryId, Found, Score) -> Result<T>,
+    ) -> Result<Hits<T>> {
         let last = self.best.threshold();
         let lost = self.lost.into_sorted().into_iter().filter(|(score, ..)| *score >= last);
         let mut damaged: Vec<Error> = lost.map(|(.., error)| error).collect();
         let mut hits = Vec::new();
-        for (score, _, (found, of)) in self.best.into_sorted() {
-            match whole(hit(search, score, found, of))? {
+        for (score, id, (found, of)) in self.best.into_sorted() {
+            match whole(make(score, id, found, of))? {
                 Ok(hit) => hits.push(hit),
                 Err(error) => damaged.push(error),
             }
@@ -223,18 +260,39 @@ impl Answers {
     }
 }
 
-fn hit(search: &Search<'_>, score: f32, found: Found, of: Score) -> Result<Hit> {
-    let (scope, query) = (search.scope, search.query);
-    let copy = match found {
+fn copy_of(search: &Search<'_>, found: Found) -> Result<Copy> {
+    Ok(match found {
         Found::Hot(hot) => Copy::Hot(hot),
         Found::Cold(segment, place) => {
             let row = segment.segment.row(place.group, place.row)?;
-            hottest(scope.view, &segment, place, row)
+            hottest(search.scope.view, &segment, place, row)
         }
-    };
+    })
+}
+
+/// Reads the entry.
+pub(super) fn hit(search: &Search<'_>, score: f32, found: Found, of: Score) -> Result<Hit> {
+    let (scope, query) = (search.scope, search.query);
+    let copy = copy_of(search, found)?;
     let cosine = cosine(scope.def.spec.metric, score, &copy, search.prepared.norm());
     let entry = assemble::entry(scope.view, &copy, scope.def, scope.access, query.want)?;
     Ok(Hit { entry, score, exact: of.exact, bits: of.bits, cosine })
+}
+
+/// Reads nothing, or the norm where the score is no cosine.
+pub(super) fn near(
+    search: &Search<'_>,
+    score: f32,
+    id: EntryId,
+    found: Found,
+    of: Score,
+) -> Result<Near> {
+    let cosine = match search.scope.def.spec.metric {
+        // A zero vector has no cosine, and a score of 0.
+        Metric::Cosine => Some(score).filter(|score| *score != 0.0),
+        metric => cosine(metric, score, &copy_of(search, found)?, search.prepared.norm()),
+    };
+    Ok(Near { id, score, exact: of.exact, bits: of.bits, cosine })
 }
 
 /// The cosine behind a score: `q.v / (|q| |v|)`, where `L2` scores are `-(|q|^2 + |v|^2 - 2 q.v)`.

@@ -13,7 +13,7 @@ mod hits;
 mod scan;
 mod staged;
 
-pub use hits::{Hit, Hits};
+pub use hits::{Hit, Hits, Near};
 
 use crate::bytes::codec::codes;
 use crate::pure::filter::Filter;
@@ -23,10 +23,11 @@ use crate::tiers::assemble::Want;
 use crate::tiers::probe::Scope;
 use crate::words::entry::check_vector;
 use crate::words::error::{Error, Result};
+use crate::words::id::EntryId;
 use crate::words::limits;
 
 use ground::Ground;
-use hits::{Answers, Score};
+use hits::{Answers, Found, Score};
 
 /// Up to so many archived rows of a collection are compared exactly whatever recall is asked: their
 /// vectors take less time than the stages.
@@ -62,7 +63,7 @@ impl Exactness {
     fn widths(self, k: usize) -> Option<staged::Widths> {
         let (candidates, settled) = match self {
             Exactness::Exact => return None,
-            Exactness::Codes => (30, 0),
+            Exactness::Codes => (30, 4),
             Exactness::Target(recall) if recall > 0.995 => (80, 8),
             Exactness::Target(recall) if recall > 0.95 => (30, 4),
             Exactness::Target(_) => (10, 3),
@@ -253,8 +254,38 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Runs a query.
+/// Runs a query, and reads the entries of its hits.
 pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
+    finish(scope, query, |search, score, _, found, of| hits::hit(search, score, found, of))
+}
+
+/// Runs a query, and says which entries are its hits.
+pub fn run_ids(scope: &Scope<'_>, query: &Query) -> Result<Hits<Near>> {
+    finish(scope, query, hits::near)
+}
+
+fn finish<T>(
+    scope: &Scope<'_>,
+    query: &Query,
+    make: impl Fn(&Search<'_>, f32, EntryId, Found, Score) -> Result<T>,
+) -> Result<Hits<T>> {
+    check(scope, query)?;
+    if scope.def.spec.dim.is_none() {
+        return Ok(Hits::default());
+    }
+    let search = Search::new(scope, query)?;
+    let mut answers = search.answers();
+    let few = scope.view.cold.live_rows(scope.def.id) <= EXACT_ROWS_MAX;
+    match query.exactness.widths(query.k) {
+        Some(widths) if !few || search.by_codes() => staged::run(&search, widths, &mut answers)?,
+        _ => scan::all(&search, &ground::grounds(&search), &mut answers)?,
+    }
+    scan::logged(&search, &mut answers)?;
+    answers.into_hits(&search, |score, id, found, of| make(&search, score, id, found, of))
+}
+
+/// Whether a query makes sense in this collection; without vectors in it any does.
+fn check(scope: &Scope<'_>, query: &Query) -> Result<()> {
     check_vector(&query.vector)?;
     if query.k == 0 || query.k > limits::K_MAX {
         return Err(Error::invalid(format!("k is {}; it takes 1 to {}", query.k, limits::K_MAX)));
@@ -267,21 +298,12 @@ pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
     {
         return Err(Error::invalid(format!("a recall of {recall}: it takes more than 0, up to 1")));
     }
-    let Some(dim) = scope.def.spec.dim else { return Ok(Hits::default()) };
-    if dim as usize != query.vector.len() {
-        return Err(Error::invalid(format!(
+    match scope.def.spec.dim {
+        Some(dim) if dim as usize != query.vector.len() => Err(Error::invalid(format!(
             "a query has {} values, but collection {} has dimension {dim}",
             query.vector.len(),
             scope.def.name
-        )));
+        ))),
+        _ => Ok(()),
     }
-    let search = Search::new(scope, query)?;
-    let mut answers = search.answers();
-    let few = scope.view.cold.live_rows(scope.def.id) <= EXACT_ROWS_MAX;
-    match query.exactness.widths(query.k) {
-        Some(widths) if !few || search.by_codes() => staged::run(&search, widths, &mut answers)?,
-        _ => scan::all(&search, &ground::grounds(&search), &mut answers)?,
-    }
-    scan::logged(&search, &mut answers)?;
-    answers.into_hits(&search)
 }

@@ -5,17 +5,17 @@
 //!    candidates of all groups are kept, and all that score the same as the last of them. Sketches
 //!    stand in RAM as far as their share of the budget goes, the rest is read from disk, 1,024 rows
 //!    at a time.
-//! 2. Each candidate: its row (alive, not superseded in RAM, not expired), then its codes, from the
-//!    arena if it is warm, else by one small read of the archive. A candidate in RAM has its exact
-//!    score at once.
-//! 3. The best of those: their exact vectors. Codes of 8 and of 4 bits are ranked apart, since one
-//!    errs otherwise than the other.
+//! 2. Each candidate by its codes, from the arena if it is warm, else by one small read of the
+//!    archive. Codes of 8 and of 4 bits are ranked apart, since one errs otherwise than the other.
+//! 3. The best of those: their rows (alive, not superseded in RAM, not expired), and their exact
+//!    vectors, from RAM or by one read. Only here is anything read of a row but what scores it: of a
+//!    hundred candidates twenty come this far.
 //!
-//! If too many candidates fall away at step 2, the search begins again with four times as many, so
-//! that expired or superseded rows cost time, never answers. Where the stages cannot pay (few rows
-//! for the candidates, most of them lost, a filter that asks for what no row says), the [`scan`]
-//! answers. Equal scores go to the lower id at every step; one thread does it all: the answer
-//! depends on nothing but the data.
+//! If too many fall away at step 3, the search begins again with four times as many, so that expired
+//! or superseded rows cost time, never answers. Where the stages cannot pay (few rows for the
+//! candidates, most of them lost, a filter that asks for what no row says), the [`scan`] answers.
+//! Equal scores go to the lower id at every step, or are all taken along; one thread does it all: the
+//! answer depends on nothing but the data.
 //!
 //! Damaged bytes: rows without a whole sketch are scanned; a candidate without whole codes has its
 //! exact vector read beside those that are settled; one without a whole vector is answered with the
@@ -31,10 +31,11 @@ use crate::organs::archive::Row;
 use crate::pure::filter::Filter;
 use crate::pure::quant::{Bits, CodeQuery};
 use crate::pure::sketch::{SketchLayout, SketchQuery};
-use crate::pure::topk::{Sieve, TopK};
+use crate::pure::topk::Sieve;
 use crate::tiers::Copy;
-use crate::tiers::cache::GroupKey;
-use crate::words::error::Result;
+use crate::tiers::cache::{GroupKey, GroupSketches};
+use crate::tiers::places::{Places, Shelf};
+use crate::words::error::{Error, Result};
 
 use super::Search;
 use super::ground::{Ground, grounds};
@@ -44,20 +45,25 @@ use super::scan;
 /// So many candidates that score the same as the last one are looked at besides; where there are
 /// more, the scan takes less time. 4,096 take about 5 ms.
 const TIES_MAX: usize = 4096;
+/// Scores that are compared with the threshold together: one register, and few to look through when
+/// one of them is above.
+const GLANCE_ROWS: usize = 16;
 
 /// How many go from stage to stage.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Widths {
     /// Candidates that sketches choose.
     pub candidates: usize,
-    /// Of those, how many exact vectors settle; 0 to answer with the scores of codes.
+    /// Of those, how many rows are read, and settled by their exact vectors unless codes are asked for.
     pub settled: usize,
 }
 
+/// A candidate: the ground and the row.
+type Candidate = (usize, u32);
+
 /// What sketches chose.
 struct Chosen {
-    /// Ground and row.
-    rows: Vec<(usize, u32)>,
+    rows: Vec<Candidate>,
     /// Rows whose sketches are damaged.
     unsketched: Vec<(usize, Range<u32>)>,
     /// Whether more rows score the same as the last one than may be looked at.
@@ -66,12 +72,17 @@ struct Chosen {
 
 /// What codes made of it.
 struct Ranked {
-    /// The best by codes of 8 and of 4 bits: the ground and the row.
-    by_bits: [TopK<(usize, Row)>; 2],
-    /// Answers that need no exact vector any more, and damage.
-    answers: Answers,
-    /// Candidates that are no answers.
-    lost: usize,
+    /// The best by codes of 8 and of 4 bits, with their scores.
+    by_bits: [Vec<(f32, Candidate)>; 2],
+    /// Candidates whose codes are damaged.
+    uncoded: Vec<(Candidate, Error)>,
+    crowded: bool,
+}
+
+impl Ranked {
+    fn len(&self) -> usize {
+        self.by_bits.iter().map(Vec::len).sum::<usize>() + self.uncoded.len()
+    }
 }
 
 /// Offers the best archived rows.
@@ -89,18 +100,22 @@ pub(super) fn run(search: &Search<'_>, widths: Widths, answers: &mut Answers) ->
         grounds.iter_mut().try_for_each(|ground| ground.make_mask(search))?;
         grounds.retain(|ground| !ground.is_empty());
     }
-    let mut candidates = widths.candidates;
+    let mut widths = widths;
     loop {
-        let chosen = choose(search, &grounds, candidates)?;
+        let chosen = choose(search, &grounds, widths.candidates)?;
         if chosen.crowded {
             break;
         }
         let ranked = rank(search, widths, &grounds, &chosen.rows)?;
-        let left = chosen.rows.len() - ranked.lost;
+        if ranked.crowded {
+            break;
+        }
+        let asked = ranked.len();
+        let are_all = chosen.rows.len() < widths.candidates && asked == chosen.rows.len();
+        let (settled, lost) = settle(search, &grounds, ranked)?;
         // One in four may fall away before the choice is too narrow to trust.
-        if chosen.rows.len() < candidates || left >= candidates - candidates / 4 {
-            *answers = ranked.answers;
-            settle(search, &grounds, ranked.by_bits, answers)?;
+        if are_all || lost <= asked / 4 {
+            *answers = settled;
             for (ground, numbers) in chosen.unsketched {
                 if let Some(ground) = grounds.get(ground) {
                     scan::range(search, ground, numbers, answers)?;
@@ -108,8 +123,9 @@ pub(super) fn run(search: &Search<'_>, widths: Widths, answers: &mut Answers) ->
             }
             return Ok(());
         }
-        candidates = candidates.saturating_mul(4);
-        if left < chosen.rows.len() / 4 || !pays(candidates) {
+        widths.candidates = widths.candidates.saturating_mul(4);
+        widths.settled = widths.settled.saturating_mul(4);
+        if lost > asked / 4 * 3 || !pays(widths.candidates) {
             break;
         }
     }
@@ -118,7 +134,7 @@ pub(super) fn run(search: &Search<'_>, widths: Widths, answers: &mut Answers) ->
 
 /// Stage 1: the best rows by sketch.
 fn choose(search: &Search<'_>, grounds: &[Ground<'_>], count: usize) -> Result<Chosen> {
-    let mut top: Sieve<(usize, u32)> = Sieve::new(count, TIES_MAX);
+    let mut top: Sieve<Candidate> = Sieve::new(count, TIES_MAX);
     let mut unsketched = Vec::new();
     let layout = SketchLayout::new(search.dim(), search.scope.def.spec.metric);
     let mut scorer: Option<(Vec<f32>, SketchQuery)> = None;
@@ -127,22 +143,29 @@ fn choose(search: &Search<'_>, grounds: &[Ground<'_>], count: usize) -> Result<C
     for (number, ground) in grounds.iter().enumerate() {
         let Some(layout) = layout else { continue };
         let file = &ground.segment.segment;
-        let Ok(mean) = whole(file.sketch_mean(ground.group))? else {
-            unsketched.push((number, 0..ground.vectors));
-            continue;
+        let kept = kept_sketches(search, ground, layout)?;
+        let read = match &kept {
+            Some(_) => Vec::new(),
+            None => match whole(file.sketch_mean(ground.group))? {
+                Ok(mean) => mean,
+                Err(_) => {
+                    unsketched.push((number, 0..ground.vectors));
+                    continue;
+                }
+            },
         };
-        if scorer.as_ref().is_none_or(|(known, _)| *known != mean) {
-            let query = SketchQuery::new(layout, &mean, search.prepared.vector());
-            scorer = Some((mean, query));
+        let mean = kept.as_ref().map_or(&read, |kept| &kept.mean);
+        if scorer.as_ref().is_none_or(|(known, _)| known != mean) {
+            let query = SketchQuery::new(layout, mean, search.prepared.vector());
+            scorer = Some((mean.clone(), query));
         }
         let Some((_, sketch)) = &scorer else { continue };
-        let kept = kept_sketches(search, ground, layout)?;
         for (chunk, from) in (0..ground.vectors).step_by(CHUNK_ROWS).enumerate() {
             let rows = (ground.vectors - from).min(CHUNK_ROWS as u32);
             let bytes = match &kept {
                 Some(all) => {
                     let at = layout.blocks_bytes(from as usize);
-                    all.get(at..at + layout.blocks_bytes(rows as usize)).unwrap_or_default()
+                    all.blocks.get(at..at + layout.blocks_bytes(rows as usize)).unwrap_or_default()
                 }
                 None => {
                     let read = file.sketch_chunk(ground.group, layout, chunk, &mut blocks);
@@ -155,14 +178,21 @@ fn choose(search: &Search<'_>, grounds: &[Ground<'_>], count: usize) -> Result<C
             };
             let Some(scores) = scores.get_mut(..rows as usize) else { continue };
             sketch.score_blocks(bytes, scores);
-            for (score, row) in scores.iter().zip(from..) {
-                if *score >= top.threshold() && !ground.keeps_out(row) {
-                    top.offer(*score, (number, row));
+            for (glance, at) in scores.chunks(GLANCE_ROWS).zip((from..).step_by(GLANCE_ROWS)) {
+                let best = glance.iter().fold(f32::MIN, |a, b| if *b > a { *b } else { a });
+                if best < top.threshold() {
+                    continue;
+                }
+                for (score, row) in glance.iter().zip(at..) {
+                    if *score >= top.threshold() && !ground.keeps_out(row) {
+                        top.offer(*score, (number, row));
+                    }
                 }
             }
         }
     }
-    let (rows, crowded) = top.into_kept();
+    let (kept, crowded) = top.into_kept();
+    let rows = kept.into_iter().map(|(_, row)| row).collect();
     Ok(Chosen { rows, unsketched, crowded })
 }
 
@@ -171,107 +201,98 @@ fn kept_sketches(
     search: &Search<'_>,
     ground: &Ground<'_>,
     layout: SketchLayout,
-) -> Result<Option<Arc<Vec<u8>>>> {
+) -> Result<Option<Arc<GroupSketches>>> {
     let (file, stores) = (&ground.segment.segment, search.scope.stores);
-    let key = GroupKey { segment: file.number(), group: ground.group };
-    let bytes = layout.blocks_bytes(ground.vectors as usize) as u64;
-    let kept = stores.sketches.get(&key);
-    if kept.is_some() || !stores.sketches.has_room(bytes, stores.sketch_bytes_max) {
+    let (cache, bytes_max) = (&stores.caches.sketches, stores.shares.sketch_bytes_max);
+    let key = key(ground);
+    let mean_bytes = size_of::<f32>() * layout.dim();
+    let bytes = (layout.blocks_bytes(ground.vectors as usize) + mean_bytes) as u64;
+    let kept = cache.get(&key);
+    if kept.is_some() || !cache.has_room(bytes, bytes_max) {
         return Ok(kept);
     }
     let made = || {
-        let all = file.sketches(ground.group, layout)?;
-        let bytes = all.capacity() as u64;
-        Ok((all, bytes))
+        let mean = file.sketch_mean(ground.group)?;
+        Ok((GroupSketches { mean, blocks: file.sketches(ground.group, layout)? }, bytes))
     };
     // Damaged ones are not kept: the chunks that are whole are read each time.
-    Ok(whole(stores.sketches.get_or_make(&key, stores.sketch_bytes_max, made))?.ok())
+    Ok(whole(cache.get_or_make(&key, bytes_max, made))?.ok())
 }
 
-/// Stage 2: what the candidates are worth by their codes, and how many of them are no answers.
+fn key(ground: &Ground<'_>) -> GroupKey {
+    GroupKey { segment: ground.segment.segment.number(), group: ground.group }
+}
+
+/// Where the codes of a group stand, if that is known or may be kept. Who asks first is sent to the
+/// archive: an open store answers before it has read all rows.
+fn kept_places(
+    search: &Search<'_>,
+    ground: &Ground<'_>,
+    shelf: &Shelf<'_>,
+) -> Result<Option<Arc<Places>>> {
+    let (scope, key) = (search.scope, key(ground));
+    let (cache, bytes_max) = (&scope.stores.caches.places, scope.stores.shares.place_bytes_max);
+    match cache.get(&key) {
+        _ if shelf.is_empty() => return Ok(None),
+        Some(places) if places.fits(shelf) => return Ok(Some(places)),
+        Some(_) => {}
+        None => {
+            cache.replace(&key, Arc::default(), 0, bytes_max);
+            return Ok(None);
+        }
+    }
+    let rows = |from, end, out: &mut Vec<Row>| ground.whole_rows(from..end, out);
+    let collection = scope.def.id;
+    let places = Places::find(&scope.view.levels, shelf, collection, ground.vectors, rows)?;
+    let (bytes, places) = (places.bytes(), Arc::new(places));
+    cache.replace(&key, Arc::clone(&places), bytes, bytes_max);
+    Ok(Some(places))
+}
+
+/// Stage 2: what the candidates are worth by their codes.
 fn rank(
     search: &Search<'_>,
     widths: Widths,
     grounds: &[Ground<'_>],
-    chosen: &[(usize, u32)],
+    chosen: &[Candidate],
 ) -> Result<Ranked> {
-    let (scope, spec) = (search.scope, &search.scope.def.spec);
-    let by_bits = [TopK::new(widths.settled), TopK::new(widths.settled)];
-    let mut ranked = Ranked { by_bits, answers: search.answers(), lost: 0 };
+    let (scope, metric) = (search.scope, search.scope.def.spec.metric);
+    let shelf = Shelf::new(&scope.view.levels, scope.def.id);
+    let mut places: Vec<Option<Option<Arc<Places>>>> = vec![None; grounds.len()];
+    let mut by_bits = [Sieve::new(widths.settled, TIES_MAX), Sieve::new(widths.settled, TIES_MAX)];
+    let mut uncoded = Vec::new();
     let mut by_four = None;
     let mut code = Vec::new();
-    for (number, at) in chosen {
-        let Some(ground) = grounds.get(*number) else { continue };
-        let answers = &mut ranked.answers;
-        let file = &ground.segment.segment;
-        // What cannot be asked may be an answer: its codes say whether it would be a good one.
-        let worth = |code: &mut Vec<u8>| -> Result<f32> {
-            Ok(whole(search.code_of(ground, *at, code))?.unwrap_or(f32::INFINITY))
-        };
-        let row = match whole(file.row(ground.group, *at))? {
-            Ok(row) => row,
-            Err(damage) => {
-                answers.lose(worth(&mut code)?, damage);
-                continue;
-            }
-        };
-        let copy = ground.copy(scope.view, row.clone());
-        match whole(is_answer(search, ground, &row, &copy))? {
-            Ok(true) => {}
-            Ok(false) => {
-                ranked.lost += 1;
-                continue;
-            }
-            Err(damage) => {
-                answers.lose(worth(&mut code)?, damage);
-                continue;
-            }
-        }
-        let (id, exact) = (row.id, Score::exact(spec.element));
-        if let Copy::Hot(hot) = &copy
-            && let Some(vector) = hot.record.vector.as_deref()
-        {
-            answers.offer(search.exact(vector), id, copy.into(), exact);
+    for candidate in chosen {
+        let (number, at) = *candidate;
+        let (Some(ground), Some(known)) = (grounds.get(number), places.get_mut(number)) else {
             continue;
-        }
-        let (score, bits) = if let Some(code) =
-            scope.view.levels.code(scope.def.id, id, row.version)
-            && let Ok(bytes) = code.block.block.row(code.row)
-        {
-            if code.block.block.bits() == 4 {
-                let four = by_four.get_or_insert_with(|| {
-                    let layout = search.by_eight.layout().with_bits(Bits::Four);
-                    CodeQuery::new(layout, spec.metric, search.prepared.vector())
-                });
-                (four.score(bytes), 4)
-            } else {
-                (search.by_eight.score(bytes), 8)
-            }
-        } else {
-            match whole(search.code_of(ground, *at, &mut code))? {
-                Ok(score) => (score, 8),
-                // The exact vector stands for itself, and takes no other candidate's place.
-                Err(damage) => {
-                    match whole(search.exact_of(ground, *at))? {
-                        Ok(score) => {
-                            answers.heal(damage);
-                            answers.offer(score, id, copy.into(), exact);
-                        }
-                        Err(damage) => answers.lose(f32::INFINITY, damage),
-                    }
-                    continue;
-                }
-            }
         };
-        let [by_eight, by_four] = &mut ranked.by_bits;
-        if widths.settled == 0 {
-            answers.offer(score, id, copy.into(), Score::coded(bits));
-        } else {
-            let of_its_kind = if bits == 4 { by_four } else { by_eight };
-            of_its_kind.offer(score, id, (*number, row));
+        let places = match known {
+            Some(places) => places,
+            None => known.insert(kept_places(search, ground, &shelf)?),
+        };
+        let warm = places.as_ref().and_then(|places| places.code(&shelf, at));
+        let warm =
+            warm.and_then(|(block, row)| Some((block.block.bits(), block.block.row(row).ok()?)));
+        let [eight, four] = &mut by_bits;
+        match warm {
+            Some((4, bytes)) => {
+                let query = by_four.get_or_insert_with(|| {
+                    let layout = search.by_eight.layout().with_bits(Bits::Four);
+                    CodeQuery::new(layout, metric, search.prepared.vector())
+                });
+                four.offer(query.score(bytes), *candidate);
+            }
+            Some((_, bytes)) => eight.offer(search.by_eight.score(bytes), *candidate),
+            None => match whole(search.code_of(ground, at, &mut code))? {
+                Ok(score) => eight.offer(score, *candidate),
+                Err(damage) => uncoded.push((*candidate, damage)),
+            },
         }
     }
-    Ok(ranked)
+    let [(eight, crowded), (four, crowded_too)] = by_bits.map(Sieve::into_kept);
+    Ok(Ranked { by_bits: [eight, four], uncoded, crowded: crowded || crowded_too })
 }
 
 /// Whether a live row of the archive may be answered.
@@ -286,28 +307,81 @@ fn is_answer(search: &Search<'_>, ground: &Ground<'_>, row: &Row, copy: &Copy) -
     scope.passes(copy, search.query.filter.as_ref(), None)
 }
 
-/// Stage 3: exact scores of the best.
-fn settle(
-    search: &Search<'_>,
-    grounds: &[Ground<'_>],
-    by_bits: [TopK<(usize, Row)>; 2],
-    answers: &mut Answers,
-) -> Result<()> {
-    let exact = Score::exact(search.scope.def.spec.element);
-    for (best, bits) in by_bits.into_iter().zip([8, 4]) {
-        for (by_code, id, (number, row)) in best.into_sorted() {
+/// Stage 3: the best that are answers, with their exact scores, and how many are none.
+fn settle(search: &Search<'_>, grounds: &[Ground<'_>], ranked: Ranked) -> Result<(Answers, usize)> {
+    let mut settled = Settled { search, answers: search.answers(), lost: 0 };
+    for (best, bits) in ranked.by_bits.into_iter().zip([8, 4]) {
+        for (score, (number, at)) in best {
             let Some(ground) = grounds.get(number) else { continue };
-            let vector = ground.segment.segment.vector(ground.group, &row);
-            let copy = ground.copy(search.scope.view, row);
-            match whole(vector)? {
-                Ok(Some(vector)) => answers.offer(search.exact(&vector), id, copy.into(), exact),
-                Ok(None) => {}
-                Err(damage) => {
-                    answers.heal(damage);
-                    answers.offer(by_code, id, copy.into(), Score::coded(bits));
-                }
-            }
+            settled.settle(ground, at, Ok((score, bits)))?;
         }
     }
-    Ok(())
+    // An exact vector stands for itself, and takes no other candidate's place.
+    for ((number, at), damage) in ranked.uncoded {
+        let Some(ground) = grounds.get(number) else { continue };
+        settled.settle(ground, at, Err(damage))?;
+    }
+    Ok((settled.answers, settled.lost))
+}
+
+struct Settled<'a> {
+    search: &'a Search<'a>,
+    answers: Answers,
+    /// Candidates that are no answers.
+    lost: usize,
+}
+
+impl Settled<'_> {
+    /// Settles a candidate with its score by codes of so many bits, or the damage of those.
+    fn settle(&mut self, ground: &Ground<'_>, at: u32, coded: Result<(f32, u8)>) -> Result<()> {
+        let (search, file) = (self.search, &ground.segment.segment);
+        let exact = Score::exact(search.scope.def.spec.element);
+        // What cannot be asked may be an answer: its codes say whether it would be a good one.
+        let worth = coded.as_ref().map_or(f32::INFINITY, |(score, _)| *score);
+        let row = match whole(file.row(ground.group, at))? {
+            Ok(row) => row,
+            Err(damage) => {
+                self.answers.lose(worth, damage);
+                return Ok(());
+            }
+        };
+        let copy = ground.copy(search.scope.view, row.clone());
+        match whole(is_answer(search, ground, &row, &copy))? {
+            Ok(true) => {}
+            Ok(false) => {
+                self.lost += 1;
+                return Ok(());
+            }
+            Err(damage) => {
+                self.answers.lose(worth, damage);
+                return Ok(());
+            }
+        }
+        let id = row.id;
+        if let Copy::Hot(hot) = &copy
+            && let Some(vector) = hot.record.vector.as_deref()
+        {
+            self.answers.offer(search.exact(vector), id, copy.into(), exact);
+            return Ok(());
+        }
+        if let (Ok((score, bits)), true) = (&coded, search.by_codes()) {
+            self.answers.offer(*score, id, copy.into(), Score::coded(*bits));
+            return Ok(());
+        }
+        match (whole(file.vector(ground.group, &row))?, coded) {
+            (Ok(Some(vector)), coded) => {
+                if let Err(damage) = coded {
+                    self.answers.heal(damage);
+                }
+                self.answers.offer(search.exact(&vector), id, copy.into(), exact);
+            }
+            (Ok(None), _) => {}
+            (Err(damage), Ok((score, bits))) => {
+                self.answers.heal(damage);
+                self.answers.offer(score, id, copy.into(), Score::coded(bits));
+            }
+            (Err(damage), Err(_)) => self.answers.lose(f32::INFINITY, damage),
+        }
+        Ok(())
+    }
 }

@@ -1,0 +1,82 @@
+//! All caches of a store, and the shares of its budget they may take.
+//!
+//! Sketches find everything and get two fifths; masks of filters and places of codes get a
+//! thirty-second each. Shares are given out of what is free at the moment, so that no cache ever starts a
+//! run of the compressor; and a run leaves room for what sketches and places will come to take.
+//!
+//! Never: fills a cache.
+
+use crate::tiers::View;
+use crate::tiers::cache::{Cache, GroupKey, Masks, Sketches};
+use crate::tiers::places::{PLACE_BYTES, Places};
+
+/// Where the codes of a group's rows stand, by group.
+pub type CodePlaces = Cache<GroupKey, Places>;
+
+/// All caches of a store.
+#[derive(Debug, Default)]
+pub struct Caches {
+    /// Masks of filters.
+    pub masks: Masks,
+    /// Sketches.
+    pub sketches: Sketches,
+    /// Places of codes.
+    pub places: CodePlaces,
+}
+
+impl Caches {
+    /// Bytes of all that is kept.
+    pub fn bytes(&self) -> u64 {
+        self.masks.bytes() + self.sketches.bytes() + self.places.bytes()
+    }
+
+    /// Lets go of what a budget has no share for.
+    pub fn shrink(&self, budget_bytes: u64) {
+        self.masks.shrink(budget_bytes / MASK_PART);
+        self.sketches.shrink(budget_bytes / SKETCH_PART * 2);
+        self.places.shrink(budget_bytes / PLACE_PART);
+    }
+
+    /// What each may take of a budget of which so many bytes are free for all of them: sketches find
+    /// everything and get two fifths, masks a thirty-second, places the same.
+    pub fn shares(&self, budget_bytes: u64, room_bytes: u64) -> Shares {
+        let mask_bytes_max = room_bytes.min(budget_bytes / MASK_PART);
+        let left = room_bytes - mask_bytes_max;
+        let sketch_bytes_max = left.min(budget_bytes / SKETCH_PART * 2);
+        let place_bytes_max = (left - sketch_bytes_max).min(budget_bytes / PLACE_PART);
+        Shares { mask_bytes_max, sketch_bytes_max, place_bytes_max }
+    }
+
+    /// What sketches and places of codes may still come to take: every search goes by them.
+    pub fn claimed_bytes(&self, view: &View, budget_bytes: u64) -> u64 {
+        let sketches = view.cold.sketch_bytes().min(budget_bytes / SKETCH_PART * 2);
+        // Also while no codes are in the arena: a plan that found none would be followed by another.
+        let places = (view.cold.vector_rows() * PLACE_BYTES).min(budget_bytes / PLACE_PART);
+        sketches.saturating_sub(self.sketches.bytes()) + places.saturating_sub(self.places.bytes())
+    }
+
+    /// Forgets the segments that are gone.
+    pub fn retain(&self, lives: impl Fn(u64) -> bool) {
+        self.sketches.retain(|key| lives(key.segment));
+        self.masks.retain(|(key, _)| lives(key.segment));
+        self.places.retain(|key| lives(key.segment));
+    }
+}
+
+/// Masks get this part of the budget.
+const MASK_PART: u64 = 32;
+/// Sketches get two of so many.
+const SKETCH_PART: u64 = 5;
+/// Places get this part: four bytes a row, where its codes take two hundred.
+const PLACE_PART: u64 = 32;
+
+/// Most bytes that each cache may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Shares {
+    /// Masks.
+    pub mask_bytes_max: u64,
+    /// Sketches.
+    pub sketch_bytes_max: u64,
+    /// Places of codes.
+    pub place_bytes_max: u64,
+}
