@@ -30,7 +30,7 @@ suites() {
         echo "power-cut|power-cut: |ROUNDS=5 tools/torture/power-cut.sh"
         ;;
     hand)
-        echo "crash|simulate: in all|cargo run --profile fast -p pmll-torture -- simulate 3 20260 100 0 7"
+        echo "crash|simulate: in all|cargo run --profile fast -p pmll-torture -- simulate 3 20260 100 0 6"
         echo "faults|faults: |PMLL_FAULTS=all PMLL_FAULTS_PAIRS=90000 $it faults:: $quiet"
         echo "damage|flips: |PMLL_FLIPS=8 $it flips:: $quiet"
         echo "kill|kill: |PMLL_KILL_ROUNDS=200 cargo test --locked -p pmll-cli --test kill $quiet"
