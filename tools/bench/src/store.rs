@@ -1,0 +1,156 @@
+//! pmll itself, as a store to search in: building it, opening it, asking it.
+//!
+//! Three stores are built: `pmll` with a budget that has room for all and most rows packed to
+//! codes, `pmll-12pc` with a budget of 12 % of the vectors as f32, and `pmll-filter`, which is the
+//! first one with an attribute. Vectors are f16, as the data is, and entries have their texts. Row
+//! `n` is the entry put as the `n`-th, so that ids say rows.
+
+use std::path::{Path, PathBuf};
+
+use pmll::{
+    Batch, Collection, CollectionSpec, CountAccess, Draft, Element, Exactness, Filter, Hits, Near,
+    Options, Policy, Query, Store,
+};
+
+use crate::data::{CLASS, CLASSES};
+use crate::{Outcome, data};
+
+/// Entries of one durable batch.
+pub const BATCH: usize = 256;
+/// Codes of all passages and all sketches fit with much to spare.
+pub const LARGE_BYTES: u64 = 512 << 20;
+/// The smallest budget a store takes.
+const BUDGET_BYTES_MIN: u64 = 1 << 20;
+const COLLECTION: &str = "passages";
+
+/// One way of holding and asking pmll.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    /// Folder of the store in the state folder; shapes share one.
+    pub folder: &'static str,
+    /// Recall that is asked of a search.
+    pub target: f32,
+    /// Whether the budget is 12 % of the vectors as f32.
+    tight: bool,
+    /// Whether rows have their class, and are asked for by it.
+    filtered: bool,
+}
+
+impl Shape {
+    /// The shape of a subject of a work, if it is pmll.
+    pub fn of(work: &str, subject: &str) -> Option<Shape> {
+        let usual = Shape { folder: "pmll", target: 0.99, tight: false, filtered: false };
+        match (work, subject) {
+            ("filter", "pmll") => Some(Shape { folder: "pmll-filter", filtered: true, ..usual }),
+            (_, "pmll") => Some(usual),
+            (_, "pmll-95") => Some(Shape { target: 0.95, ..usual }),
+            (_, "pmll-12pc") => Some(Shape { folder: "pmll-12pc", tight: true, ..usual }),
+            (_, "pmll-filter") => Some(Shape { folder: "pmll-filter", filtered: true, ..usual }),
+            _ => None,
+        }
+    }
+
+    fn budget_bytes(self, rows: usize, dim: usize) -> u64 {
+        match self.tight {
+            true => ((rows * dim * 4 * 12 / 100) as u64).max(BUDGET_BYTES_MIN),
+            false => LARGE_BYTES,
+        }
+    }
+
+    fn options(self, rows: usize, dim: usize) -> Options {
+        let budget_bytes = Some(self.budget_bytes(rows, dim));
+        // The compressor runs in the calling thread: figures do not depend on luck.
+        Options { budget_bytes, background: false, ..Options::default() }
+    }
+
+    /// Fills a new store and packs it.
+    pub fn build(self, data: &Path, path: &Path, rows: usize) -> Outcome<()> {
+        let (vectors, texts) = (data::passages(data, rows)?, data::texts(data, rows)?);
+        let dim = vectors.first().map_or(0, Vec::len);
+        let store = Store::builder(path).options(self.options(rows, dim)).open()?;
+        let spec = CollectionSpec::new().element(Element::F16);
+        let collection = store.collection_with(COLLECTION, spec)?;
+        let all: Vec<_> = vectors.iter().zip(&texts).enumerate().collect();
+        for chunk in all.chunks(BATCH) {
+            let mut batch = Batch::new();
+            for (row, (vector, text)) in chunk {
+                let mut draft = Draft::text(text.as_str()).vector(vector.as_slice());
+                if self.filtered {
+                    draft = draft.attr("c", (row % CLASSES) as u64);
+                }
+                batch = batch.put(&collection, row.to_string(), draft);
+            }
+            store.write(batch)?;
+        }
+        // `Paper` packs codes whatever the budget says: `Watermark` would keep all in RAM.
+        store.compress_with(if self.tight { Policy::Watermark } else { Policy::Paper })?;
+        drop(collection);
+        Ok(store.close()?)
+    }
+
+    /// Opens what was built.
+    pub fn open(self, state: &Path, rows: usize, dim: usize) -> Outcome<Opened> {
+        let path = state.join(self.folder);
+        let options = Options { create: false, ..self.options(rows, dim) };
+        let store = Store::builder(&path).options(options).open()?;
+        let collection = store.collection(COLLECTION)?;
+        Ok(Opened { shape: self, path, store, collection, class: class_filter()? })
+    }
+}
+
+fn class_filter() -> Outcome<Filter> {
+    Ok(Filter::parse(&format!(r#"{{"c": {CLASS}}}"#))?)
+}
+
+/// A store that is ready to be asked.
+pub struct Opened {
+    shape: Shape,
+    pub path: PathBuf,
+    store: Store,
+    collection: Collection,
+    class: Filter,
+}
+
+impl Opened {
+    /// The query in the form that the store takes. A search counts no access: nothing that is
+    /// asked may change what the next one finds.
+    pub fn ready(&self, vector: &[f32]) -> Query {
+        let query = Query::vector(vector)
+            .k(data::K)
+            .exactness(Exactness::Target(self.shape.target))
+            .with_payload(false)
+            .count_access(CountAccess::None);
+        if self.shape.filtered { query.filter(self.class.clone()) } else { query }
+    }
+
+    pub fn ask(&self, query: Query) -> Outcome<Hits<Near>> {
+        Ok(self.collection.search_ids(query)?)
+    }
+
+    /// The rows of an answer: ids start at 1, in the order of the puts.
+    pub fn rows(hits: &Hits<Near>) -> Vec<i64> {
+        hits.iter().map(|hit| hit.id.0 as i64 - 1).collect()
+    }
+
+    /// Checks that every row is there, and says on which level.
+    pub fn check(&self, rows: usize) -> Outcome<String> {
+        let count = self.collection.count(None)?;
+        if count != rows as u64 {
+            return Err(format!("{rows} rows were put, {count} are there").into());
+        }
+        let stats = self.store.stats()?;
+        let [hot, warm, cold] = stats.tiers.map(|tier| tier.entries);
+        if !self.shape.tight && cold != 0 {
+            return Err(format!("{cold} rows are cold in a store that has room for all").into());
+        }
+        Ok(format!(
+            "hot {hot}, warm {warm}, cold {cold}; counted {:.1} MiB",
+            stats.counted_bytes as f64 / (1 << 20) as f64
+        ))
+    }
+
+    pub fn close(self) -> Outcome<()> {
+        drop(self.collection);
+        Ok(self.store.close()?)
+    }
+}
