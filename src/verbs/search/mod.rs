@@ -59,14 +59,14 @@ impl Default for Exactness {
 
 impl Exactness {
     /// How many candidates each stage takes for k hits. Measured on 64,287 passages of 384
-    /// dimensions, k = 10: docs/decisions/0010-staged-search.md.
+    /// dimensions, k = 10: docs/decisions/0013-rows-last.md.
     fn widths(self, k: usize) -> Option<staged::Widths> {
         let (candidates, settled) = match self {
             Exactness::Exact => return None,
             Exactness::Codes => (30, 4),
             Exactness::Target(recall) if recall > 0.995 => (80, 8),
-            Exactness::Target(recall) if recall > 0.95 => (30, 4),
-            Exactness::Target(_) => (10, 3),
+            Exactness::Target(recall) if recall > 0.95 => (20, 2),
+            Exactness::Target(_) => (7, 2),
         };
         // Few hits need more candidates each: the tail of one query is not averaged out.
         let wide = k.saturating_mul(candidates).max(candidates * 5);
