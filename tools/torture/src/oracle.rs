@@ -457,12 +457,15 @@ fn search(collection: &pmll::Collection, shelf: &Shelf, dim: usize) -> Result<()
     if found != ids(&mut wanted.iter().map(|(id, _)| *id)) {
         return Err(format!("a search by codes finds {found:?}, not {wanted:?}"));
     }
-    for (hit, (id, score)) in hits.iter().zip(&wanted) {
-        let near = (f64::from(hit.score) - score).abs() <= 1e-4 * score.abs().max(1.0);
-        if hit.entry.id.0 != *id || !near {
-            let found: Vec<_> = hits.iter().map(|hit| (hit.entry.id.0, hit.score)).collect();
-            return Err(format!("search finds {found:?}, not {wanted:?}"));
-        }
+    // Each with its own score, and in the order of those: two that an f32 cannot tell apart may
+    // stand in either order.
+    let exact: BTreeMap<u64, f64> = wanted.iter().copied().collect();
+    let near = |score: f32, s: &f64| (f64::from(score) - s).abs() <= 1e-4 * s.abs().max(1.0);
+    let is_near = |h: &pmll::Hit| exact.get(&h.entry.id.0).is_some_and(|s| near(h.score, s));
+    let in_order = hits.is_sorted_by_key(|hit| (-hit.score, hit.entry.id.0));
+    if !hits.iter().all(is_near) || !in_order {
+        let found: Vec<_> = hits.iter().map(|hit| (hit.entry.id.0, hit.score)).collect();
+        return Err(format!("search finds {found:?}, not {wanted:?}"));
     }
     Ok(())
 }
