@@ -130,7 +130,11 @@ pub fn accesses(files: &[Columns]) -> BTreeMap<u64, (u64, i64)> {
     let mut sums = BTreeMap::new();
     for file in files {
         let replaced = files.iter().any(|by| by.covers <= file.number && file.number < by.number);
-        for row in file.rows.iter().filter(|row| !replaced && !row.gone) {
+        for row in file.rows.iter().filter(|_| !replaced) {
+            if row.gone {
+                sums.remove(&row.id);
+                continue;
+            }
             let sum = sums.entry(row.id).or_insert((0, row.last));
             *sum = (sum.0 + u64::from(row.count), row.last);
         }
