@@ -217,7 +217,7 @@ impl Engine {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the store is closed"));
         }
-        self.heal_if_rotten();
+        self.heal_if_broken();
         Ok(())
     }
 

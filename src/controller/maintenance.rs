@@ -277,10 +277,12 @@ impl Engine {
         if self.poison.is_set() { Ok(()) } else { self.reclaim_log(applied) }
     }
 
-    /// Has a damaged index made anew: on the background thread, or here when there is none and nobody
-    /// is at work on it. From its first damaged page on it answers nothing, whole pages included.
-    pub fn heal_if_rotten(&self) {
-        if !self.view.load().cold.catalog.is_rotten() {
+    /// Has a broken index opened again, or made anew: on the background thread, or here when there is
+    /// none and nobody is at work on it. From its first failure on it answers nothing. Whoever it
+    /// failed has tried to open it again; this is for damage that a reader met, and for a disk that
+    /// failed a second time on the way back.
+    pub fn heal_if_broken(&self) {
+        if !self.view.load().cold.catalog.is_broken() {
             return;
         }
         if self.options.background && !self.options.read_only {
@@ -290,7 +292,7 @@ impl Engine {
         }
     }
 
-    /// Makes a damaged index anew.
+    /// Opens a broken index again, or makes it anew.
     pub fn heal(&self) {
         let _one_at_a_time = self.maintenance.lock();
         self.revive_or_note();

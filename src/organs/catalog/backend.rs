@@ -72,6 +72,8 @@ pub struct Health {
     /// The first failure, with the kind of its error. redb answers everything after it with one
     /// word, and this is what that word stands for.
     pub failure: Mutex<Option<(io::ErrorKind, String)>>,
+    /// Whether there was one.
+    pub is_broken: AtomicBool,
     /// Whether a page was met that is damaged, or cannot be read.
     pub is_rotten: AtomicBool,
 }
@@ -139,6 +141,7 @@ impl PagedBackend {
         if let Err(error) = &result {
             let is_rot = error.kind() == io::ErrorKind::InvalidData;
             self.health.is_rotten.fetch_or(is_rot, Ordering::AcqRel);
+            self.health.is_broken.store(true, Ordering::Release);
             let mut failure = self.health.failure.lock();
             failure.get_or_insert_with(|| (error.kind(), error.to_string()));
         }

@@ -76,10 +76,11 @@ impl Snapshot {
         redb_error(&self.health, error)
     }
 
-    /// Whether the catalog met damage, from which on it answers nothing more. Costs nothing to ask.
+    /// Whether the catalog failed, from which on it answers nothing more. Costs nothing to ask.
     #[must_use]
-    pub fn is_rotten(&self) -> bool {
-        self.health.is_rotten.load(Ordering::Acquire)
+    pub fn is_broken(&self) -> bool {
+        self.health.is_broken.load(Ordering::Acquire)
+            || self.health.is_rotten.load(Ordering::Acquire)
     }
 
     /// The id that a key names.
