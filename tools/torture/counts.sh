@@ -32,7 +32,7 @@ suites() {
     hand)
         echo "crash|simulate: in all|cargo run --profile fast -p pmll-torture -- simulate 3 20260 100 0 6"
         echo "faults|faults: |PMLL_FAULTS=all PMLL_FAULTS_PAIRS=90000 $it faults:: $quiet"
-        echo "damage|flips: |PMLL_FLIPS=8 $it flips:: $quiet"
+        echo "damage|flips: |PMLL_FLIPS=7 $it flips:: $quiet"
         echo "kill|kill: |PMLL_KILL_ROUNDS=200 cargo test --locked -p pmll-cli --test kill $quiet"
         echo "torture|kill: |PMLL_TORTURE_ROUNDS=5000 cargo test --locked -p pmll-torture --test kill $quiet"
         echo "schedules|schedules: |PMLL_SCHEDULES=170000 tools/schedules/run.sh"

@@ -185,25 +185,36 @@ impl<'a> Play<'a> {
                     Ok(_)
                         if done.as_ref().map_or_else(|e| e.kind() != ErrorKind::Io, |()| true) => {}
                     // Or does not, as the look failed too.
-                    _ => self.doubt(next),
+                    _ => self.doubt(next, act)?,
                 }
             }
             (_, Some(next), Ok(())) => {
                 let durable = !matches!(act, Act::Buffer(..) | Act::Touch(_));
                 self.acknowledge(next, durable);
             }
-            (_, Some(next), Err(error)) if error.kind() == ErrorKind::Io => self.doubt(next),
+            (_, Some(next), Err(error)) if error.kind() == ErrorKind::Io => {
+                self.doubt(next, act)?;
+            }
             _ => {}
         }
         Ok(())
     }
 
-    /// With one fault, the last write of unknown outcome is the only one.
-    fn doubt(&mut self, next: Model) {
+    /// With one fault, the last write of unknown outcome is the only one. With two, each of several may
+    /// have come about or not, whatever became of the others.
+    fn doubt(&mut self, next: Model, act: &Act) -> Result<(), String> {
         if self.cases.len() == 1 {
             self.doubts.clear();
         }
+        let mut both = Vec::new();
+        for doubt in self.doubts.iter().filter(|doubt| changes(&doubt.state, act)) {
+            let mut doubt = doubt.clone();
+            doubt.apply(act, self.clock.now())?;
+            both.push(doubt);
+        }
+        self.doubts.append(&mut both);
         self.doubts.push(next);
+        Ok(())
     }
 
     /// Whether a sync of the log was among the calls that failed.
@@ -326,7 +337,13 @@ impl<'a> Play<'a> {
     fn check_live(&self) -> Result<(), String> {
         let reads_fail = self.cases.iter().any(|case| case.kind.is_read());
         let found = match self.look_in_spite() {
-            Err(why) if reads_fail && why.contains("Io:") && self.rig.fails_still() => {
+            // Of two faults, the answer may be the error of the first while the second keeps the index
+            // from being opened again.
+            Err(why)
+                if reads_fail
+                    && self.rig.fails_still()
+                    && (why.contains("Io:") || (self.cases.len() > 1 && why.contains("Full:"))) =>
+            {
                 return Ok(());
             }
             found => found?,
