@@ -24,6 +24,8 @@ pub struct Wishes {
     pub compress: bool,
     /// Read hot entries back into RAM.
     pub refill: bool,
+    /// Group sketches into cells.
+    pub group: bool,
     /// Save the columns.
     pub columns: bool,
     /// Make the index anew.
@@ -33,7 +35,7 @@ pub struct Wishes {
 
 impl Wishes {
     fn any(&self) -> bool {
-        let work = self.drain || self.checkpoint || self.compress;
+        let work = self.drain || self.checkpoint || self.compress || self.group;
         work || self.refill || self.columns || self.heal
     }
 }
@@ -134,6 +136,9 @@ fn run(engine: &Engine) {
                 && let Err(error) = engine.compress(Policy::Watermark)
             {
                 engine.note_checkpoint_error(error);
+            }
+            if wishes.group && !engine.poison.is_set() {
+                engine.group();
             }
             if wishes.columns && !engine.poison.is_set() {
                 engine.save_columns();

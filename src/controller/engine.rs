@@ -15,10 +15,10 @@ use arc_swap::ArcSwap;
 use crate::bytes::promise::Counters;
 use crate::controller::background::{Background, Signal, Wake};
 use crate::controller::commit::Queue;
+use crate::controller::opening::open_levels;
 use crate::controller::poison::Poison;
 use crate::io::file::{memory_bytes, random_bytes};
 use crate::io::{Disk, File};
-use crate::organs::arena::{self, Block};
 use crate::organs::catalog::Catalog;
 use crate::organs::columns::moves::Moves;
 use crate::organs::columns::{self, Columns};
@@ -27,7 +27,6 @@ use crate::organs::wal::{Wal, WalOptions};
 use crate::pure::policy::TRIGGER_SHARE;
 use crate::tiers::View;
 use crate::tiers::caches::Caches;
-use crate::tiers::levels::{Levels, WarmBlock};
 use crate::tiers::mover::meta;
 use crate::tiers::probe::Stores;
 use crate::verbs::layout;
@@ -149,7 +148,7 @@ impl Engine {
             Some(Wal::open(Arc::clone(&disk), store_id, scan, options)?)
         };
         let reserve = Reserve::found(&*disk);
-        let (levels, next_block) = open_levels(&*disk, store_id, &options, &mut warnings)?;
+        let (levels, next_block) = open_levels(&*disk, store_id, &options, &view, &mut warnings)?;
         view.levels = Arc::new(levels);
         let engine = Arc::new(Engine {
             disk,
@@ -395,44 +394,6 @@ impl Engine {
         self.lock.lock().take();
         outcome
     }
-}
-
-/// The levels as the last owner left them: blocks that are whole, and which entries were hot. Level
-/// 0 is empty; it is filled again in the background. Also answers a number no block has had.
-fn open_levels(
-    disk: &dyn Disk,
-    store_id: [u8; 16],
-    options: &Options,
-    warnings: &mut Vec<String>,
-) -> Result<(Levels, u64)> {
-    let mut levels = Levels::default();
-    levels.hot = Arc::new(columns::hot::load(disk, store_id));
-    let numbers = arena::list(disk)?;
-    for number in &numbers {
-        match Block::open(disk, *number, store_id, options.arena_access) {
-            Ok(block) => {
-                if let Some(block) = WarmBlock::new(block) {
-                    levels.blocks.insert(*number, Arc::new(block));
-                }
-            }
-            // Its entries answer from the archive; the next pass packs them again. That holds for a
-            // bad sector, and for a layout of another build as well: whether the store is for this
-            // one, store.toml says.
-            Err(error) => {
-                warnings.push(format!("left out of Level 1: {error}"));
-                if !options.read_only
-                    && let Err(error) = arena::remove(disk, *number)
-                {
-                    warnings.push(format!("and still there: {error}"));
-                }
-            }
-        }
-    }
-    if !options.read_only {
-        arena::remove_strays(disk)?;
-        columns::hot::remove_strays(disk)?;
-    }
-    Ok((levels, numbers.last().map_or(1, |last| last.saturating_add(1))))
 }
 
 impl Engine {

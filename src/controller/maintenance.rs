@@ -78,6 +78,7 @@ impl Engine {
     pub fn checkpoint(&self) -> Result<CheckpointReport> {
         let report = self.archive_all()?;
         self.compress_if_due();
+        self.group_if_due();
         Ok(report)
     }
 

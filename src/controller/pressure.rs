@@ -3,7 +3,7 @@
 //! Steps of [`Engine::compress`]:
 //! 1. a checkpoint, so that everything that may move is archived;
 //! 2. small segments are merged when there are many, as the directory of each stays in RAM, and
-//!    expired entries leave it;
+//!    expired entries leave it; sketches are grouped where there is need;
 //! 3. one survey with one timestamp;
 //! 4. at most three passes of plan and step, each published before the next and each after its
 //!    blocks are on disk; the set of hot ids is saved.
@@ -240,6 +240,7 @@ impl Engine {
         if let Err(error) = self.merge_small() {
             tracing::warn!(%error, "small archive segments were not merged");
         }
+        self.group_all();
         let now = self.clock.now();
         self.publish(|view| {
             let mut levels = (*view.levels).clone();

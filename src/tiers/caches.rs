@@ -6,10 +6,14 @@
 //!
 //! Never: fills a cache.
 
+use crate::bytes::codec::cells::Source;
+use crate::organs::arena::cells::Cells;
 use crate::tiers::View;
 use crate::tiers::cache::{Cache, GroupKey, Masks, Sketches};
 use crate::tiers::places::{PLACE_BYTES, Places};
 
+/// Whole bodies of files of cells, by number.
+pub type CellBodies = Cache<u64, Vec<u8>>;
 /// Where the codes of a group's rows stand, by group.
 pub type CodePlaces = Cache<GroupKey, Places>;
 
@@ -20,6 +24,8 @@ pub struct Caches {
     pub masks: Masks,
     /// Sketches.
     pub sketches: Sketches,
+    /// Sketches that are grouped.
+    pub cells: CellBodies,
     /// Places of codes.
     pub places: CodePlaces,
 }
@@ -27,13 +33,15 @@ pub struct Caches {
 impl Caches {
     /// Bytes of all that is kept.
     pub fn bytes(&self) -> u64 {
-        self.masks.bytes() + self.sketches.bytes() + self.places.bytes()
+        self.masks.bytes() + self.sketches.bytes() + self.cells.bytes() + self.places.bytes()
     }
 
     /// Lets go of what a budget has no share for.
     pub fn shrink(&self, budget_bytes: u64) {
         self.masks.shrink(budget_bytes / MASK_PART);
-        self.sketches.shrink(budget_bytes / SKETCH_PART * 2);
+        let sketch_bytes_max = budget_bytes / SKETCH_PART * 2;
+        self.cells.shrink(sketch_bytes_max);
+        self.sketches.shrink(sketch_bytes_max.saturating_sub(self.cells.bytes()));
         self.places.shrink(budget_bytes / PLACE_PART);
     }
 
@@ -44,7 +52,10 @@ impl Caches {
         let left = room_bytes - mask_bytes_max;
         let sketch_bytes_max = left.min(budget_bytes / SKETCH_PART * 2);
         let place_bytes_max = (left - sketch_bytes_max).min(budget_bytes / PLACE_PART);
-        Shares { mask_bytes_max, sketch_bytes_max, place_bytes_max }
+        // One share for both kinds of sketches: what one has, the other has not.
+        let cell_bytes_max = sketch_bytes_max.saturating_sub(self.sketches.bytes());
+        let sketch_bytes_max = sketch_bytes_max.saturating_sub(self.cells.bytes());
+        Shares { mask_bytes_max, sketch_bytes_max, cell_bytes_max, place_bytes_max }
     }
 
     /// What sketches and places of codes may still come to take: every search goes by them.
@@ -52,7 +63,19 @@ impl Caches {
         let sketches = view.cold.sketch_bytes().min(budget_bytes / SKETCH_PART * 2);
         // Also while no codes are in the arena: a plan that found none would be followed by another.
         let places = (view.cold.vector_rows() * PLACE_BYTES).min(budget_bytes / PLACE_PART);
-        sketches.saturating_sub(self.sketches.bytes()) + places.saturating_sub(self.places.bytes())
+        let known = self.sketches.bytes() + self.cells.bytes();
+        sketches.saturating_sub(known) + places.saturating_sub(self.places.bytes())
+    }
+
+    /// Lets go of what new cells stand for: the sketches of their sources, and older cells.
+    pub fn grouped(&self, cells: &Cells, old: Option<u64>) {
+        let stands_for = |key: &GroupKey| {
+            let sources = &cells.tables.sources;
+            let known = |source: &Source| (source.segment, source.group);
+            sources.binary_search_by_key(&(key.segment, key.group), known).is_ok()
+        };
+        self.sketches.retain(|key| !stands_for(key));
+        self.cells.retain(|number| Some(*number) != old);
     }
 
     /// Forgets the segments that are gone.
@@ -77,6 +100,8 @@ pub struct Shares {
     pub mask_bytes_max: u64,
     /// Sketches.
     pub sketch_bytes_max: u64,
+    /// Sketches that are grouped.
+    pub cell_bytes_max: u64,
     /// Places of codes.
     pub place_bytes_max: u64,
 }

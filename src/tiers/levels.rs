@@ -18,6 +18,7 @@ use imbl::OrdMap;
 use roaring::RoaringTreemap;
 
 use crate::organs::arena::Block;
+use crate::organs::arena::cells::Cells;
 use crate::tiers::hot::{Hot, MemTable, Slot, bytes_of};
 use crate::words::id::{CollectionId, EntryId, Lsn, Timestamp};
 use crate::words::limits;
@@ -79,6 +80,8 @@ pub struct Levels {
     pub hot: Arc<RoaringTreemap>,
     /// The arena's blocks by number.
     pub blocks: BTreeMap<u64, Arc<WarmBlock>>,
+    /// Sketches grouped into cells, by collection.
+    pub cells: BTreeMap<CollectionId, Arc<Cells>>,
     /// Ids that searches leave out, by the literal policy only.
     hidden: Option<Arc<RoaringTreemap>>,
 }
@@ -148,6 +151,7 @@ impl Levels {
             .filter(|hot| !lives(hot.record.collection))
             .map(|hot| hot.record.id)
             .collect();
+        self.cells.retain(|collection, _| lives(*collection));
         for id in dropped {
             self.let_go(id);
             Arc::make_mut(&mut self.hot).remove(id.0);
@@ -219,9 +223,10 @@ impl Levels {
         self.blocks.values().map(|block| block.block.bytes()).sum()
     }
 
-    /// Bytes of both, and of the set of hot ids.
+    /// Bytes of both, of the set of hot ids, and of what says where cells have their rows.
     pub fn bytes(&self) -> u64 {
-        self.hot_bytes() + self.warm_bytes() + self.hot.serialized_size() as u64
+        let cells: u64 = self.cells.values().map(|cells| cells.resident_bytes()).sum();
+        self.hot_bytes() + self.warm_bytes() + self.hot.serialized_size() as u64 + cells
     }
 }
 

@@ -24,6 +24,7 @@ pub mod assemble;
 pub mod cache;
 pub mod caches;
 pub mod cold;
+pub mod grouper;
 pub mod hot;
 pub mod levels;
 

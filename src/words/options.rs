@@ -169,6 +169,9 @@ pub struct Options {
     pub background: bool,
     /// How Level 1 is read. Default `Map`.
     pub arena_access: ArenaAccess,
+    /// From how many rows on the sketches of a collection are grouped into cells of neighbours, so
+    /// that a search reads a part of them. Default 8,192; collections compared by cosine only.
+    pub cells_rows_min: u64,
     /// How long a write may wait for room before it fails with `Full`. Default 10 s.
     pub full_wait_max: Duration,
 }
@@ -182,6 +185,7 @@ impl Default for Options {
             durability: Durability::Sync,
             background: true,
             arena_access: ArenaAccess::Map,
+            cells_rows_min: 8192,
             full_wait_max: Duration::from_secs(10),
         }
     }

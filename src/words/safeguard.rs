@@ -120,6 +120,12 @@ safeguards! {
     ArenaTableCrc,
     /// CRC of the codes of a block.
     ArenaCodesCrc,
+    /// CRC of the header of a file of cells.
+    CellsHeaderCrc,
+    /// CRC of the tables of a file of cells.
+    CellsTablesCrc,
+    /// CRC of the sketches of a cell.
+    CellsBodyCrc,
     /// CRC of a block of columns.
     ColumnsBlockCrc,
     /// CRC of the list at the end of a file of columns.

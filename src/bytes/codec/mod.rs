@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod body;
+pub mod cells;
 pub mod codes;
 pub mod cursor;
 pub mod footer;

@@ -30,4 +30,29 @@ impl Segment {
         }
         Ok(())
     }
+
+    /// Replaces `rows` by the packed 8-bit codes of rows `from .. from + count` of a group.
+    pub fn codes(&self, group: u16, from: u32, count: u32, rows: &mut Vec<u8>) -> Result<()> {
+        let section = self.section(group, SectionKind::Codes)?;
+        let stride = stride(self.group(group)?.dim);
+        if from.checked_add(count).is_none_or(|end| end > section.items) {
+            let message = format!("there are no codes {from} + {count}");
+            return Err(self.damaged(section.offset, message));
+        }
+        let offset = section.offset + u64::from(from) * stride as u64;
+        let mut bytes = vec![0; count as usize * stride];
+        self.read(&mut bytes, offset)?;
+        rows.clear();
+        for (row, number) in bytes.chunks_exact(stride.max(1)).zip(from..) {
+            let Some((row, crc)) = row.split_last_chunk::<CRC_BYTES>() else { continue };
+            let expected = self.seed.crc(SectionKind::Codes, group, u64::from(number), row);
+            if Safeguard::ArchiveCodeCrc.finds(*crc != expected.to_le_bytes()) {
+                let at = offset + u64::from(number - from) * stride as u64;
+                let message = format!("CRC of the codes of row {number} differs");
+                return Err(self.damaged(at, message));
+            }
+            rows.extend_from_slice(row);
+        }
+        Ok(())
+    }
 }

@@ -23,6 +23,7 @@ use crate::words::id::{CollectionId, EntryId, Lsn};
 use crate::words::options::ArenaAccess;
 use crate::words::safeguard::Safeguard;
 
+pub mod cells;
 #[cfg(test)]
 mod tests;
 
@@ -95,7 +96,8 @@ pub fn remove(disk: &dyn Disk, number: u64) -> Result<()> {
 pub fn remove_strays(disk: &dyn Disk) -> Result<()> {
     let names = disk.list(FOLDER).map_err(|e| Error::io(format!("list {FOLDER}"), e))?;
     for name in names {
-        if name.strip_suffix(TEMPORARY).and_then(number_of).is_some() {
+        let stem = name.strip_suffix(TEMPORARY);
+        if stem.is_some_and(|name| number_of(name).or(cells::number_of(name)).is_some()) {
             let name = join(FOLDER, &name);
             remove_if_there(disk, &name).map_err(|e| Error::io(format!("remove {name}"), e))?;
         }

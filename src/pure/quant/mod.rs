@@ -37,13 +37,14 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod cluster;
 mod pack;
 mod query;
 mod scalar;
 #[cfg(test)]
 mod tests;
 
-pub use pack::{decode, encode, narrow};
+pub use pack::{decode, encode, narrow, norm};
 pub use query::CodeQuery;
 
 use crate::words::limits::DIM_MAX;

@@ -100,6 +100,12 @@ impl SketchQuery {
         }
     }
 
+    /// Takes blocks of another mean from here on: `base` is its dot product with the query scaled to
+    /// length 1.
+    pub fn set_base(&mut self, base: f32) {
+        self.base = base;
+    }
+
     /// The layout of the blocks it can score.
     #[must_use]
     pub fn layout(&self) -> SketchLayout {

@@ -64,6 +64,19 @@ impl Ground<'_> {
         self.mask.as_ref().is_some_and(|mask| mask.passing.contains(row))
     }
 
+    /// How many rows the mask leaves, dead ones included.
+    pub fn left(&self) -> u64 {
+        let mask = self.mask.as_ref();
+        mask.map_or(u64::from(self.vectors), |mask| mask.passing.len() + mask.unsure.len())
+    }
+
+    /// The rows that the mask leaves; none without a mask.
+    pub fn rows_left(&self) -> impl Iterator<Item = u32> {
+        let masks = self.mask.iter();
+        let rows = masks.flat_map(|mask| mask.passing.iter().chain(mask.unsure.iter()));
+        rows.filter(|row| !self.dead.contains(*row))
+    }
+
     /// Whether any row is left.
     pub fn is_empty(&self) -> bool {
         let mask = self.mask.as_ref();

@@ -8,6 +8,8 @@
 //! Damaged bytes are no reason to fail: what is whole stands in for them, and what nothing stands
 //! in for is left out and named.
 
+mod cells;
+mod choose;
 mod ground;
 mod hits;
 mod scan;

@@ -1,10 +1,7 @@
 //! The staged search: sketches choose, codes rank, exact vectors settle.
 //!
-//! 1. Every archived group of the collection: scores of its sketches against the query, by table
-//!    look-ups; rows that died or that the filter's mask keeps out do not count; the best
-//!    candidates of all groups are kept, and all that score the same as the last of them. Sketches
-//!    stand in RAM as far as their share of the budget goes, the rest is read from disk, 1,024 rows
-//!    at a time.
+//! 1. [`choose`]: the rows whose sketches are nearest to the query, of those that count. If a filter leaves
+//!    few, all of them.
 //! 2. Each candidate by its codes, from the arena if it is warm, else by one small read of the
 //!    archive. Codes of 8 and of 4 bits are ranked apart, since one errs otherwise than the other.
 //! 3. The best of those: their rows (alive, not superseded in RAM, not expired), and their exact
@@ -23,31 +20,21 @@
 //!
 //! Never: looks at only some of the tiers, or answers with a score of a sketch.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use crate::bytes::codec::codes::CHUNK_ROWS;
 use crate::organs::archive::Row;
 use crate::pure::filter::Filter;
 use crate::pure::quant::{Bits, CodeQuery};
-use crate::pure::sketch::{SketchLayout, SketchQuery};
 use crate::pure::topk::Sieve;
 use crate::tiers::Copy;
-use crate::tiers::cache::{GroupKey, GroupSketches};
 use crate::tiers::places::{Places, Shelf};
 use crate::words::error::{Error, Result};
 
 use super::Search;
+use super::choose::{Candidate, Chosen, TIES_MAX, choose, key};
 use super::ground::{Ground, grounds};
 use super::hits::{Answers, Score, whole};
 use super::scan;
-
-/// So many candidates that score the same as the last one are looked at besides; where there are
-/// more, the scan takes less time. 4,096 take about 5 ms.
-const TIES_MAX: usize = 4096;
-/// Scores that are compared with the threshold together: one register, and few to look through when
-/// one of them is above.
-const GLANCE_ROWS: usize = 16;
 
 /// How many go from stage to stage.
 #[derive(Clone, Copy, Debug)]
@@ -56,18 +43,6 @@ pub(super) struct Widths {
     pub candidates: usize,
     /// Of those, how many rows are read, and settled by their exact vectors unless codes are asked for.
     pub settled: usize,
-}
-
-/// A candidate: the ground and the row.
-type Candidate = (usize, u32);
-
-/// What sketches chose.
-struct Chosen {
-    rows: Vec<Candidate>,
-    /// Rows whose sketches are damaged.
-    unsketched: Vec<(usize, Range<u32>)>,
-    /// Whether more rows score the same as the last one than may be looked at.
-    crowded: bool,
 }
 
 /// What codes made of it.
@@ -96,15 +71,26 @@ pub(super) fn run(search: &Search<'_>, widths: Widths, answers: &mut Answers) ->
     if unmasked || !(search.by_codes() || pays(widths.candidates)) {
         return scan::all(search, &grounds, answers);
     }
-    if search.query.filter.is_some() || !search.scope.namespace.is_root() {
+    let masked = search.query.filter.is_some() || !search.scope.namespace.is_root();
+    if masked {
         grounds.iter_mut().try_for_each(|ground| ground.make_mask(search))?;
         grounds.retain(|ground| !ground.is_empty());
     }
     let mut widths = widths;
+    // How near the nearest of a part are, nobody has measured.
+    let mut pruned = !masked && search.scope.view.levels.cells.contains_key(&search.scope.def.id);
     loop {
-        let chosen = choose(search, &grounds, widths.candidates)?;
+        let left = grounds.iter().map(Ground::left).sum::<u64>();
+        let chosen = match masked && left <= 4 * widths.candidates as u64 {
+            true => all_left(&grounds),
+            false => choose(search, &grounds, widths.candidates, pruned)?,
+        };
         if chosen.crowded {
             break;
+        }
+        if pruned && chosen.rows.len() < widths.candidates {
+            pruned = false;
+            continue;
         }
         let ranked = rank(search, widths, &grounds, &chosen.rows)?;
         if ranked.crowded {
@@ -123,6 +109,7 @@ pub(super) fn run(search: &Search<'_>, widths: Widths, answers: &mut Answers) ->
             }
             return Ok(());
         }
+        pruned = false;
         widths.candidates = widths.candidates.saturating_mul(4);
         widths.settled = widths.settled.saturating_mul(4);
         if lost > asked / 4 * 3 || !pays(widths.candidates) {
@@ -132,96 +119,11 @@ pub(super) fn run(search: &Search<'_>, widths: Widths, answers: &mut Answers) ->
     scan::all(search, &grounds, answers)
 }
 
-/// Stage 1: the best rows by sketch.
-fn choose(search: &Search<'_>, grounds: &[Ground<'_>], count: usize) -> Result<Chosen> {
-    let mut top: Sieve<Candidate> = Sieve::new(count, TIES_MAX);
-    let mut unsketched = Vec::new();
-    let layout = SketchLayout::new(search.dim(), search.scope.def.spec.metric);
-    let mut scorer: Option<(Vec<f32>, SketchQuery)> = None;
-    let mut scores = vec![0.0; CHUNK_ROWS];
-    let mut blocks = Vec::new();
-    for (number, ground) in grounds.iter().enumerate() {
-        let Some(layout) = layout else { continue };
-        let file = &ground.segment.segment;
-        let kept = kept_sketches(search, ground, layout)?;
-        let read = match &kept {
-            Some(_) => Vec::new(),
-            None => match whole(file.sketch_mean(ground.group))? {
-                Ok(mean) => mean,
-                Err(_) => {
-                    unsketched.push((number, 0..ground.vectors));
-                    continue;
-                }
-            },
-        };
-        let mean = kept.as_ref().map_or(&read, |kept| &kept.mean);
-        if scorer.as_ref().is_none_or(|(known, _)| known != mean) {
-            let query = SketchQuery::new(layout, mean, search.prepared.vector());
-            scorer = Some((mean.clone(), query));
-        }
-        let Some((_, sketch)) = &scorer else { continue };
-        for (chunk, from) in (0..ground.vectors).step_by(CHUNK_ROWS).enumerate() {
-            let rows = (ground.vectors - from).min(CHUNK_ROWS as u32);
-            let bytes = match &kept {
-                Some(all) => {
-                    let at = layout.blocks_bytes(from as usize);
-                    all.blocks.get(at..at + layout.blocks_bytes(rows as usize)).unwrap_or_default()
-                }
-                None => {
-                    let read = file.sketch_chunk(ground.group, layout, chunk, &mut blocks);
-                    if whole(read)?.is_err() {
-                        unsketched.push((number, from..from + rows));
-                        continue;
-                    }
-                    &blocks
-                }
-            };
-            let Some(scores) = scores.get_mut(..rows as usize) else { continue };
-            sketch.score_blocks(bytes, scores);
-            for (glance, at) in scores.chunks(GLANCE_ROWS).zip((from..).step_by(GLANCE_ROWS)) {
-                let threshold = top.threshold();
-                // All sixteen are compared, without an early end: that is one instruction.
-                if !glance.iter().fold(false, |any, score| any | (*score >= threshold)) {
-                    continue;
-                }
-                for (score, row) in glance.iter().zip(at..) {
-                    if *score >= top.threshold() && !ground.keeps_out(row) {
-                        top.offer(*score, (number, row));
-                    }
-                }
-            }
-        }
-    }
-    let (kept, crowded) = top.into_kept();
-    let rows = kept.into_iter().map(|(_, row)| row).collect();
-    Ok(Chosen { rows, unsketched, crowded })
-}
-
-/// The sketches of a group, if they are in RAM or there is room for them.
-fn kept_sketches(
-    search: &Search<'_>,
-    ground: &Ground<'_>,
-    layout: SketchLayout,
-) -> Result<Option<Arc<GroupSketches>>> {
-    let (file, stores) = (&ground.segment.segment, search.scope.stores);
-    let (cache, bytes_max) = (&stores.caches.sketches, stores.shares.sketch_bytes_max);
-    let key = key(ground);
-    let mean_bytes = size_of::<f32>() * layout.dim();
-    let bytes = (layout.blocks_bytes(ground.vectors as usize) + mean_bytes) as u64;
-    let kept = cache.get(&key);
-    if kept.is_some() || !cache.has_room(bytes, bytes_max) {
-        return Ok(kept);
-    }
-    let made = || {
-        let mean = file.sketch_mean(ground.group)?;
-        Ok((GroupSketches { mean, blocks: file.sketches(ground.group, layout)? }, bytes))
-    };
-    // Damaged ones are not kept: the chunks that are whole are read each time.
-    Ok(whole(cache.get_or_make(&key, bytes_max, made))?.ok())
-}
-
-fn key(ground: &Ground<'_>) -> GroupKey {
-    GroupKey { segment: ground.segment.segment.number(), group: ground.group }
+/// All rows that a mask leaves.
+fn all_left(grounds: &[Ground<'_>]) -> Chosen {
+    let rows = grounds.iter().enumerate();
+    let rows = rows.flat_map(|(number, ground)| ground.rows_left().map(move |row| (number, row)));
+    Chosen { rows: rows.collect(), unsketched: Vec::new(), crowded: false }
 }
 
 /// Where the codes of a group stand, if that is known or may be kept. Who asks first is sent to the

@@ -27,7 +27,9 @@ fn a_killed_session_is_whole_and_says_so() {
     let lives = report["lives"].as_array().unwrap();
     let killed = lives.iter().filter(|life| life["ending"] == "killed").count();
     assert_eq!((killed, lives.len()), (2, 3), "{report}");
-    assert_eq!(report["recall_right"], report["recall_of"]);
+    // What a search promises unless asked for more: which of the last few it misses, the kill decides.
+    let count = |name: &str| report[name].as_u64().unwrap();
+    assert!(count("recall_right") * 100 >= count("recall_of") * 99, "{report}");
     assert!(store.join("store.toml").exists(), "a folder that was named is kept");
 
     let output = demo(&["--dir", store.to_str().unwrap()]);

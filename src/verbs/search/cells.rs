@@ -1,0 +1,137 @@
+//! Choosing by cells: only the sketches near to the query are looked at.
+//!
+//! 1. Every centroid is scored, by its codes.
+//! 2. Cells whose centroid lies within the reach below the best one are looked into, the best first, so
+//!    that the threshold soon says something. How far that is was measured when the cells were made
+//!    (`tiers/grouper`), for the recall a query asks for; a query that prunes nothing looks into all.
+//! 3. Their sketches are scored with the centroid in the place of the mean. Bodies stand in RAM if all of
+//!    them have room in their share of the budget; else each cell is one read.
+//!
+//! Of a cell those rows count whose segment is still there, and that nothing keeps out.
+//!
+//! Never: answers for a group that is not among the sources.
+
+use std::sync::Arc;
+
+use crate::bytes::codec::cells::{HITS, RECALLS};
+use crate::organs::arena::cells::Cells;
+use crate::pure::sketch::SketchQuery;
+use crate::pure::topk::Sieve;
+use crate::words::error::Result;
+
+use super::choose::{Candidate, offer as offer_scores};
+use super::ground::Ground;
+use super::{Exactness, Search};
+
+/// Of what may be missed this part may be missed by looking at too few cells, the rest by sketches and
+/// codes.
+const MISSED_PART: f32 = 0.25;
+
+/// Offers the rows of the cells worth a look, and says which grounds they are all rows of. On an error,
+/// of which a damaged cell is one, some may have been offered.
+pub(super) fn offer(
+    search: &Search<'_>,
+    cells: &Cells,
+    grounds: &[Ground<'_>],
+    pruned: bool,
+    top: &mut Sieve<Candidate>,
+) -> Result<Vec<bool>> {
+    let mut covered = vec![false; grounds.len()];
+    let Some(layout) = cells.header.sketches().filter(|layout| layout.dim() == search.dim()) else {
+        return Ok(covered);
+    };
+    let homes = Homes::of(cells, grounds, &mut covered);
+    if !covered.contains(&true) {
+        return Ok(covered);
+    }
+    let mut cosines = vec![0.0; cells.norms().len()];
+    search.by_eight.score_rows(&cells.tables.centroids, &mut cosines);
+    let best = cosines.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let reach = if pruned { reach(search, cells) } else { f32::INFINITY };
+    let mut near: Vec<(f32, usize)> = cosines.into_iter().zip(0..).collect();
+    near.retain(|(cosine, cell)| *cosine >= best - reach && !cells.refs(*cell).is_empty());
+    near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    let bodies = kept_bodies(search, cells)?;
+    let mean = vec![0.0; search.dim()];
+    let mut sketch = SketchQuery::new(layout, &mean, search.prepared.vector());
+    let (mut scores, mut blocks) = (Vec::new(), Vec::new());
+    for (cosine, cell) in near {
+        let refs = cells.refs(cell);
+        let bytes = match &bodies {
+            Some(bodies) => cells.blocks(cell, bodies),
+            None => {
+                cells.read(cell, &mut blocks)?;
+                blocks.as_slice()
+            }
+        };
+        sketch.set_base(cosine * cells.norms().get(cell).copied().unwrap_or(0.0));
+        scores.resize(refs.len(), 0.0);
+        sketch.score_blocks(bytes, &mut scores);
+        offer_scores(&scores, top, |at| {
+            let (number, row) = homes.of_reference(*refs.get(at)?)?;
+            (!grounds.get(number)?.keeps_out(row)).then_some((number, row))
+        });
+    }
+    Ok(covered)
+}
+
+/// How far below the best centroid's cosine cells are worth a look.
+fn reach(search: &Search<'_>, cells: &Cells) -> f32 {
+    let recall = match search.query.exactness {
+        Exactness::Target(recall) => recall,
+        Exactness::Codes => 0.99,
+        Exactness::Exact => 1.0,
+    };
+    let share = 1.0 - (1.0 - recall) * MISSED_PART;
+    let column = RECALLS.iter().position(|known| *known >= share);
+    let line = HITS.iter().position(|hits| search.query.k <= *hits);
+    let known = line.and_then(|line| cells.header.reaches.get(line)?.get(column?)).copied();
+    // Nobody has measured how far so many hits lie apart.
+    known.unwrap_or(f32::INFINITY)
+}
+
+/// All bodies, if they are in RAM or there is room for them.
+fn kept_bodies(search: &Search<'_>, cells: &Cells) -> Result<Option<Arc<Vec<u8>>>> {
+    let stores = search.scope.stores;
+    let (cache, bytes_max) = (&stores.caches.cells, stores.shares.cell_bytes_max);
+    let (number, bytes) = (cells.number(), cells.bodies_bytes());
+    let kept = cache.get(&number);
+    if kept.is_some() || !cache.has_room(bytes, bytes_max) {
+        return Ok(kept);
+    }
+    cache.get_or_make(&number, bytes_max, || Ok((cells.bodies()?, bytes))).map(Some)
+}
+
+/// Where references lead.
+struct Homes {
+    /// First reference of each source, and the ground it is, if it is still there.
+    bases: Vec<(u32, Option<usize>)>,
+}
+
+impl Homes {
+    /// Marks the grounds that are sources.
+    fn of(cells: &Cells, grounds: &[Ground<'_>], covered: &mut [bool]) -> Homes {
+        let mut base = 0_u32;
+        let mut bases = Vec::with_capacity(cells.tables.sources.len());
+        for source in &cells.tables.sources {
+            let key = |ground: &Ground<'_>| (ground.segment.segment.number(), ground.group);
+            let found = grounds.binary_search_by_key(&(source.segment, source.group), key).ok();
+            let same = |number: &usize| {
+                grounds.get(*number).is_some_and(|ground| ground.vectors == source.vectors)
+            };
+            let found = found.filter(same);
+            if let Some(covered) = found.and_then(|number| covered.get_mut(number)) {
+                *covered = true;
+            }
+            bases.push((base, found));
+            base = base.saturating_add(source.vectors);
+        }
+        Homes { bases }
+    }
+
+    fn of_reference(&self, reference: u32) -> Option<Candidate> {
+        let after = self.bases.partition_point(|(base, _)| *base <= reference);
+        let (base, ground) = self.bases.get(after.checked_sub(1)?)?;
+        Some(((*ground)?, reference - base))
+    }
+}

@@ -1,0 +1,169 @@
+//! Choosing: the rows whose sketches are nearest to the query, over all archived groups.
+//!
+//! 1. Rows that stand in cells: of those cells whose centroids are near enough for the recall that is
+//!    asked for ([`super::cells`]).
+//! 2. All other rows, group by group. Sketches stand in RAM as far as their share of the budget goes,
+//!    the rest is read from disk, 1,024 rows at a time.
+//!
+//! Rows that died or that the filter's mask keeps out do not count. The best of all are kept, and all
+//! that score the same as the last of them.
+//!
+//! Damaged bytes: rows without a whole sketch are named, to be scanned.
+//!
+//! Never: reads a row, or leaves out one whose sketch scores among the best it looked at.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::bytes::codec::codes::CHUNK_ROWS;
+use crate::pure::sketch::{SketchLayout, SketchQuery};
+use crate::pure::topk::Sieve;
+use crate::tiers::cache::{GroupKey, GroupSketches};
+use crate::words::error::Result;
+
+use super::ground::Ground;
+use super::hits::whole;
+use super::{Search, cells};
+
+/// So many candidates that score the same as the last one are looked at besides; where there are
+/// more, the scan takes less time. 4,096 take about 5 ms.
+pub(super) const TIES_MAX: usize = 4096;
+/// Scores that are compared with the threshold together: one register, and few to look through when
+/// one of them is above.
+const GLANCE_ROWS: usize = 16;
+
+/// A candidate: the ground and the row.
+pub(super) type Candidate = (usize, u32);
+
+/// What sketches chose.
+pub(super) struct Chosen {
+    /// The candidates, in no order.
+    pub rows: Vec<Candidate>,
+    /// Rows whose sketches are damaged.
+    pub unsketched: Vec<(usize, Range<u32>)>,
+    /// Whether more rows score the same as the last one than may be looked at.
+    pub crowded: bool,
+}
+
+/// The best rows by sketch. `pruned` says that cells beyond the reach need not be looked at.
+pub(super) fn choose(
+    search: &Search<'_>,
+    grounds: &[Ground<'_>],
+    count: usize,
+    pruned: bool,
+) -> Result<Chosen> {
+    let mut top: Sieve<Candidate> = Sieve::new(count, TIES_MAX);
+    let mut covered = Vec::new();
+    if let Some(cells) = search.scope.view.levels.cells.get(&search.scope.def.id) {
+        match whole(cells::offer(search, cells, grounds, pruned, &mut top))? {
+            Ok(grounds) => covered = grounds,
+            // Their rows have sketches of their own.
+            Err(_) => top = Sieve::new(count, TIES_MAX),
+        }
+    }
+    let mut unsketched = Vec::new();
+    let layout = SketchLayout::new(search.dim(), search.scope.def.spec.metric);
+    let mut scorer: Option<(Vec<f32>, SketchQuery)> = None;
+    let mut scores = Vec::new();
+    let mut blocks = Vec::new();
+    for (number, ground) in grounds.iter().enumerate() {
+        let Some(layout) = layout else { continue };
+        if covered.get(number) == Some(&true) {
+            continue;
+        }
+        scores.resize(CHUNK_ROWS, 0.0);
+        let file = &ground.segment.segment;
+        let kept = kept_sketches(search, ground, layout)?;
+        let read = match &kept {
+            Some(_) => Vec::new(),
+            None => match whole(file.sketch_mean(ground.group))? {
+                Ok(mean) => mean,
+                Err(_) => {
+                    unsketched.push((number, 0..ground.vectors));
+                    continue;
+                }
+            },
+        };
+        let mean = kept.as_ref().map_or(&read, |kept| &kept.mean);
+        if scorer.as_ref().is_none_or(|(known, _)| known != mean) {
+            let query = SketchQuery::new(layout, mean, search.prepared.vector());
+            scorer = Some((mean.clone(), query));
+        }
+        let Some((_, sketch)) = &scorer else { continue };
+        for (chunk, from) in (0..ground.vectors).step_by(CHUNK_ROWS).enumerate() {
+            let rows = (ground.vectors - from).min(CHUNK_ROWS as u32);
+            let bytes = match &kept {
+                Some(all) => {
+                    let at = layout.blocks_bytes(from as usize);
+                    all.blocks.get(at..at + layout.blocks_bytes(rows as usize)).unwrap_or_default()
+                }
+                None => {
+                    let read = file.sketch_chunk(ground.group, layout, chunk, &mut blocks);
+                    if whole(read)?.is_err() {
+                        unsketched.push((number, from..from + rows));
+                        continue;
+                    }
+                    &blocks
+                }
+            };
+            let Some(scores) = scores.get_mut(..rows as usize) else { continue };
+            sketch.score_blocks(bytes, scores);
+            offer(scores, &mut top, |at| {
+                let row = from + at as u32;
+                (!ground.keeps_out(row)).then_some((number, row))
+            });
+        }
+    }
+    let (kept, crowded) = top.into_kept();
+    let rows = kept.into_iter().map(|(_, row)| row).collect();
+    Ok(Chosen { rows, unsketched, crowded })
+}
+
+/// Offers what scores well enough. `candidate` says what stands at a place, if it counts.
+pub(super) fn offer(
+    scores: &[f32],
+    top: &mut Sieve<Candidate>,
+    candidate: impl Fn(usize) -> Option<Candidate>,
+) {
+    for (glance, at) in scores.chunks(GLANCE_ROWS).zip((0..).step_by(GLANCE_ROWS)) {
+        let threshold = top.threshold();
+        // All sixteen are compared, without an early end: that is one instruction.
+        if !glance.iter().fold(false, |any, score| any | (*score >= threshold)) {
+            continue;
+        }
+        for (score, at) in glance.iter().zip(at..) {
+            if *score >= top.threshold()
+                && let Some(candidate) = candidate(at)
+            {
+                top.offer(*score, candidate);
+            }
+        }
+    }
+}
+
+/// The sketches of a group, if they are in RAM or there is room for them.
+fn kept_sketches(
+    search: &Search<'_>,
+    ground: &Ground<'_>,
+    layout: SketchLayout,
+) -> Result<Option<Arc<GroupSketches>>> {
+    let (file, stores) = (&ground.segment.segment, search.scope.stores);
+    let (cache, bytes_max) = (&stores.caches.sketches, stores.shares.sketch_bytes_max);
+    let key = key(ground);
+    let mean_bytes = size_of::<f32>() * layout.dim();
+    let bytes = (layout.blocks_bytes(ground.vectors as usize) + mean_bytes) as u64;
+    let kept = cache.get(&key);
+    if kept.is_some() || !cache.has_room(bytes, bytes_max) {
+        return Ok(kept);
+    }
+    let made = || {
+        let mean = file.sketch_mean(ground.group)?;
+        Ok((GroupSketches { mean, blocks: file.sketches(ground.group, layout)? }, bytes))
+    };
+    // Damaged ones are not kept: the chunks that are whole are read each time.
+    Ok(whole(cache.get_or_make(&key, bytes_max, made))?.ok())
+}
+
+pub(super) fn key(ground: &Ground<'_>) -> GroupKey {
+    GroupKey { segment: ground.segment.segment.number(), group: ground.group }
+}
