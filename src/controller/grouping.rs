@@ -54,7 +54,8 @@ impl Engine {
     /// The same for a caller that holds `maintenance`.
     pub(super) fn group_all(&self) {
         let view = self.view.load_full();
-        let due: Vec<_> = view.collections.values().filter(|def| self.has_need(&view, def)).collect();
+        let due: Vec<_> =
+            view.collections.values().filter(|def| self.has_need(&view, def)).collect();
         for def in due {
             if let Err(error) = self.group_one(&view, def) {
                 tracing::warn!(%error, "collection {} is searched without cells", def.name);

@@ -3,7 +3,7 @@
 //! Steps of [`group`]:
 //! 1. a sample of the living rows, as their codes in the archive say, gives the centroids: about as many
 //!    cells as the root of the rows, so that choosing cells costs about what looking into one does;
-//! 2. every living row goes to the cell of its nearest centroid. Some rows of the sample are asked for
+//! 2. every living row goes to the cell of its nearest centroid. Some other rows are asked for
 //!    their neighbours on the way, and how far the cells of those lie below the best one gives the
 //!    reaches: how far a search has to look for the recall it is asked for, measured on these very rows;
 //! 3. cell by cell the codes are read again, and their sketches, less the centroid, written.
@@ -18,8 +18,8 @@
 use crate::bytes::codec::cells::{CellsHeader, HITS, RECALLS, Reaches, Source, Tables};
 use crate::bytes::codec::codes;
 use crate::io::Disk;
-use crate::organs::arena::cells::{Cells, CellsWriter};
 use crate::organs::archive::Segment;
+use crate::organs::arena::cells::{Cells, CellsWriter};
 use crate::pure::quant::cluster::Centroids;
 use crate::pure::quant::{self, CodeQuery, RowLayout};
 use crate::pure::sketch::{self, BLOCK_ROWS, SketchLayout};
@@ -149,25 +149,20 @@ fn group_all(
     }
     // 1. Centroids.
     let count = living.isqrt().clamp(1, 1 << 15) as usize;
-    let sample = sample(sources, living, count * SAMPLE_ROWS)?;
+    let mut sample = sample(sources, living, count * SAMPLE_ROWS + ASKED_ROWS)?;
+    let mut asked = Asked::of(layout, &mut sample);
     let centroids = Centroids::find(layout, &sample.rows, count, ROUNDS);
-    // 2. Cells of all rows, and neighbours of some.
-    let mut asked = Asked::of(layout, &sample);
     drop(sample);
+    // 2. Cells of all rows, and neighbours of some.
     let assigned = assign(sources, living, layout, &centroids, &mut asked)?;
     let reaches = asked.reaches(&centroids);
     let packed = pack(layout, centroids.means());
     let cells = packed.len() / layout.row_bytes();
     let (rows, refs) = by_cell(&assigned, cells);
     drop(assigned);
-    let source =
-        |g: &Ground<'_>| Source { segment: g.key().0, group: g.group, vectors: g.vectors };
-    let tables = Tables {
-        sources: sources.iter().map(source).collect(),
-        rows,
-        centroids: packed,
-        refs,
-    };
+    let source = |g: &Ground<'_>| Source { segment: g.key().0, group: g.group, vectors: g.vectors };
+    let tables =
+        Tables { sources: sources.iter().map(source).collect(), rows, centroids: packed, refs };
     // 3. Sketches, cell by cell.
     let header = CellsHeader {
         store_id,
@@ -307,8 +302,10 @@ struct Query {
 }
 
 impl Asked {
-    fn of(layout: RowLayout, sample: &Sample) -> Asked {
-        let step = sample.refs.len().div_ceil(ASKED_ROWS).max(1);
+    /// Takes them out of the sample: a row that a centroid was made of lies nearer to it than a query
+    /// will.
+    fn of(layout: RowLayout, sample: &mut Sample) -> Asked {
+        let step = sample.refs.len().div_ceil(ASKED_ROWS).max(2);
         let rows = sample.rows.chunks_exact(layout.row_bytes()).zip(&sample.refs).step_by(step);
         let query = |(row, reference): (&[u8], &u32)| {
             let mut vector = vec![0.0; layout.dim()];
@@ -318,7 +315,11 @@ impl Asked {
             let nearest = TopK::new(HITS.iter().max().map_or(1, |most| most + 1));
             Query { reference: *reference, vector, scorer, nearest }
         };
-        Asked { queries: rows.map(query).collect(), scores: Vec::new() }
+        let queries = rows.map(query).collect();
+        let all = sample.rows.chunks_exact(layout.row_bytes()).enumerate();
+        let others = all.filter(|(n, _)| n % step != 0).flat_map(|(_, row)| row.iter().copied());
+        sample.rows = others.collect();
+        Asked { queries, scores: Vec::new() }
     }
 
     /// Shows all of them some packed rows, with their references and cells.

@@ -7,9 +7,14 @@
 //! A block never changes and its number never comes back, so the numbers of all blocks say whether
 //! what is kept still holds. A row whose place is kept is of the version that the archive has there.
 //!
+//! What a row says besides and no view changes, whether it expires, is kept beside them as a set: then a
+//! candidate whose codes are in a block need not have its row read at all.
+//!
 //! Never: holds a block alive, or is believed when the blocks are others.
 
 use std::sync::Arc;
+
+use roaring::RoaringBitmap;
 
 use crate::organs::archive::Row;
 use crate::tiers::levels::{Levels, WarmBlock};
@@ -59,6 +64,8 @@ pub struct Places {
     numbers: Box<[u64]>,
     /// Counted over all blocks in their order.
     at: Box<[u32]>,
+    /// Rows that expire some time, or whose bytes are damaged.
+    unsure: RoaringBitmap,
 }
 
 impl Places {
@@ -74,9 +81,13 @@ impl Places {
         const ROWS_AT_ONCE: u32 = 512;
         let mut at = vec![NONE; vectors as usize];
         let mut found = Vec::new();
+        let mut unsure: RoaringBitmap = (0..vectors).collect();
         for from in (0..vectors).step_by(ROWS_AT_ONCE as usize) {
             rows(from, vectors.min(from.saturating_add(ROWS_AT_ONCE)), &mut found)?;
             for row in &found {
+                if row.expires.is_none() {
+                    unsure.remove(row.number);
+                }
                 let Some(code) = levels.code(collection, row.id, row.version) else { continue };
                 let Ok(nth) = shelf.numbers.binary_search(&code.block.block.number()) else {
                     continue;
@@ -88,7 +99,7 @@ impl Places {
                 }
             }
         }
-        Ok(Places { numbers: shelf.numbers.as_slice().into(), at: at.into() })
+        Ok(Places { numbers: shelf.numbers.as_slice().into(), at: at.into(), unsure })
     }
 
     /// Whether these are the places in these blocks.
@@ -98,7 +109,13 @@ impl Places {
 
     /// Bytes they take.
     pub fn bytes(&self) -> u64 {
-        (size_of_val(&*self.numbers) + size_of_val(&*self.at)) as u64
+        let tables = size_of_val(&*self.numbers) + size_of_val(&*self.at);
+        (tables + self.unsure.serialized_size()) as u64
+    }
+
+    /// Whether a row is whole and never expires.
+    pub fn lasts(&self, row: u32) -> bool {
+        !self.unsure.contains(row)
     }
 
     /// The block that holds the codes of a row, and the row there. The shelf must fit.

@@ -11,9 +11,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use roaring::RoaringBitmap;
+
 use crate::bytes::codec::codes;
 use crate::bytes::codec::op::decode_op;
 use crate::io::Disk;
+use crate::organs::arena::cells;
 use crate::organs::{archive, arena, wal};
 use crate::pure::quant::{self, Bits};
 use crate::tiers::View;
@@ -123,6 +126,13 @@ pub fn run(
             report.add(&arena::file_name(block.block.number()), &error);
         }
     }
+    for cells in view.levels.cells.values() {
+        report.files += 1;
+        report.bytes += cells.bytes();
+        if let Err(error) = check_cells(disk, store_id, view, cells.number(), depth) {
+            report.add(&cells::file_name(cells.number()), &error);
+        }
+    }
     if depth == Depth::Deep {
         report.files += 1;
         check_catalog(view, &mut report);
@@ -163,6 +173,43 @@ fn check_block(
         if codes != expected.as_slice() {
             return Err(Error::corrupt(format!("the codes of entry {id} are not the archive's")));
         }
+    }
+    Ok(())
+}
+
+/// A file of cells is whole, and has each living row of its sources once.
+fn check_cells(
+    disk: &dyn Disk,
+    store_id: [u8; 16],
+    view: &View,
+    number: u64,
+    depth: Depth,
+) -> Result<()> {
+    let file = cells::Cells::open(disk, number, store_id)?;
+    if depth == Depth::Fast {
+        return Ok(());
+    }
+    file.bodies()?;
+    let refs: RoaringBitmap = file.tables.refs.iter().copied().collect();
+    if refs.len() != u64::from(file.header.rows) {
+        return Err(Error::corrupt("a row stands in two cells"));
+    }
+    let mut base = 0;
+    for source in &file.tables.sources {
+        // One that was merged since is nobody's source any more.
+        if let Some(segment) = view.cold.segments.get(&source.segment) {
+            let dead = segment.dead.get(usize::from(source.group));
+            let lives = |row: &u32| dead.is_none_or(|dead| !dead.contains(*row));
+            if let Some(row) =
+                (0..source.vectors).filter(lives).find(|row| !refs.contains(base + row))
+            {
+                let (segment, group) = (source.segment, source.group);
+                let message =
+                    format!("row {row} of group {group} of segment {segment} is in no cell");
+                return Err(Error::corrupt(message));
+            }
+        }
+        base += source.vectors;
     }
     Ok(())
 }

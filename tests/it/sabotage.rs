@@ -54,6 +54,7 @@ fn witness(safeguard: Safeguard) -> Witness {
         | ArchivePiecesCrc | ArchiveSketchCrc | ArchiveCodeCrc | ArchiveOpCrc
         | ArchiveSectionCrc => Unit("archive::tests"),
         ArenaHeaderCrc | ArenaTableCrc | ArenaCodesCrc => Unit("arena::tests"),
+        CellsHeaderCrc | CellsTablesCrc | CellsBodyCrc => Unit("codec::cells"),
         ColumnsBlockCrc | ColumnsTailCrc | HotCrc | MovesCrc => Unit("columns::"),
         CatalogCreateDirSync | CatalogPageCrc | CatalogHeaderCrc | CatalogValueCrc => {
             Unit("catalog::")

@@ -37,7 +37,7 @@ pub const SOURCE_BYTES: usize = 16;
 /// Most cells: their numbers take two bytes while rows are assigned.
 pub const CELLS_MAX: u32 = 1 << 16;
 /// Shares of the hits that reaches are told for.
-pub const RECALLS: [f32; 8] = [0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0];
+pub const RECALLS: [f32; 8] = [0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999];
 /// Hits that reaches are told for.
 pub const HITS: [usize; 2] = [10, 100];
 const CRC_BYTES: usize = 4;
@@ -279,11 +279,7 @@ pub fn seal_body(header: &CellsHeader, cell: u32, blocks: &mut Vec<u8>) {
 }
 
 /// The blocks of a cell, checked, of its whole body.
-pub fn open_body<'a>(
-    header: &CellsHeader,
-    cell: u32,
-    body: &'a [u8],
-) -> Result<&'a [u8], Damage> {
+pub fn open_body<'a>(header: &CellsHeader, cell: u32, body: &'a [u8]) -> Result<&'a [u8], Damage> {
     let (blocks, crc) = body.split_last_chunk::<CRC_BYTES>().unwrap_or((&[], &[0; 4]));
     let differs = header.crc(u64::from(cell), blocks).to_le_bytes() != *crc;
     if Safeguard::CellsBodyCrc.finds(differs) {

@@ -2,7 +2,7 @@
 //!
 //! `open` reads three small pieces (header, trailer, footer) and checks them; everything else is
 //! read when it is asked for and checked before it is used. A handle is `Send + Sync`, holds the
-//! footer and one bit per 64 vectors, and goes on working when the file's name is removed.
+//! footer and one bit a vector, and goes on working when the file's name is removed.
 //!
 //! Single rows cost one read each; their body and payload two more (table entry, frame). Scans use
 //! [`Segment::rows`], [`Segment::vectors`] and a [`BodyReader`](super::BodyReader), which read in
@@ -38,7 +38,7 @@ pub struct Segment {
     pub(super) crc: u32,
     pub(super) seed: Seed,
     pub(super) footer: Footer,
-    /// Per group: which blocks of vectors were checked since `open`.
+    /// Per group: which vectors were checked since `open`.
     pub(super) checked: Vec<Checked>,
 }
 

@@ -1,8 +1,8 @@
 //! Exact vectors: one at a time with its CRC, or in blocks for exact scans.
 //!
 //! Vectors have a fixed stride, so a block is one read straight into the caller's floats. The CRC
-//! of a vector stands in its row. A block of 64 is checked when it is first read whole; one bit
-//! remembers it, so that later scans pay nothing. Parts of a block are checked every time.
+//! of a vector stands in its row. It is checked when the vector is first read; one bit remembers it,
+//! so that later scans pay nothing, and who knows the row's number need not read the row.
 //!
 //! Values of two bytes are widened to f32, which is exact.
 
@@ -19,35 +19,55 @@ use crate::words::safeguard::Safeguard;
 
 use super::segment::Segment;
 
-/// Vectors per bit of [`Checked`].
+/// Vectors that a word of [`Checked`] speaks of.
 const BLOCK: u32 = 64;
 
-/// Which blocks of a group's vectors were checked since the segment was opened.
+/// Which of a group's vectors were checked since the segment was opened.
 pub(super) struct Checked(Box<[AtomicU64]>);
 
 impl Checked {
     pub(super) fn new(vectors: u32) -> Checked {
-        let words = vectors.div_ceil(BLOCK).div_ceil(u64::BITS);
-        Checked((0..words).map(|_| AtomicU64::new(0)).collect())
+        Checked((0..vectors.div_ceil(BLOCK)).map(|_| AtomicU64::new(0)).collect())
     }
 
     pub(super) fn resident_bytes(&self) -> usize {
         self.0.len() * size_of::<AtomicU64>()
     }
 
-    fn get(&self, block: u32) -> bool {
-        let word = self.0.get((block / u64::BITS) as usize);
-        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (block % u64::BITS) & 1 == 1)
+    /// Whether all of `first..last`, which lie in one block, were checked.
+    fn get(&self, first: u32, last: u32) -> bool {
+        let word = self.0.get((first / BLOCK) as usize);
+        word.is_some_and(|word| !word.load(Ordering::Relaxed) & bits(first, last) == 0)
     }
 
-    fn set(&self, block: u32) {
-        if let Some(word) = self.0.get((block / u64::BITS) as usize) {
-            word.fetch_or(1 << (block % u64::BITS), Ordering::Relaxed);
+    fn set(&self, first: u32, last: u32) {
+        if let Some(word) = self.0.get((first / BLOCK) as usize) {
+            word.fetch_or(bits(first, last), Ordering::Relaxed);
         }
     }
 }
 
+/// The bits of `first..last`, which lie in one block.
+fn bits(first: u32, last: u32) -> u64 {
+    let count = last.saturating_sub(first);
+    u64::MAX.checked_shr(BLOCK.saturating_sub(count)).unwrap_or(0) << (first % BLOCK)
+}
+
 impl Segment {
+    /// The exact vector of row `number`, if it was checked before: by its number alone.
+    pub fn checked_vector(&self, group: u16, number: u32) -> Result<Option<Vec<f32>>> {
+        let checked = self.checked.get(usize::from(group));
+        if !checked.is_some_and(|checked| checked.get(number, number.saturating_add(1))) {
+            return Ok(None);
+        }
+        let stride = self.group(group)?.stride();
+        let section = self.section(group, SectionKind::Vectors)?;
+        let offset = section.offset + u64::from(number) * stride as u64;
+        let mut values = vec![0.0; self.group(group)?.dim as usize];
+        widen(self.group(group)?.element, &mut values, |bytes| self.read(bytes, offset))?;
+        Ok(Some(values))
+    }
+
     /// The exact vector of a row, or `None` when it has none.
     pub fn vector(&self, group: u16, row: &Row) -> Result<Option<Vec<f32>>> {
         let Some(index) = row.vector_index else { return Ok(None) };
@@ -62,6 +82,9 @@ impl Segment {
             self.read(bytes, offset)?;
             self.check_vector(group, row, bytes, offset)
         })?;
+        if let Some(checked) = self.checked.get(usize::from(group)) {
+            checked.set(index, index.saturating_add(1));
+        }
         Ok(Some(values))
     }
 
@@ -98,11 +121,11 @@ impl Segment {
         self.read(bytes, offset)?;
         let mut rows = Vec::new();
         for block in from / BLOCK..end.div_ceil(BLOCK) {
-            if checked.is_some_and(|c| c.get(block)) {
+            let block_end = block.saturating_add(1).saturating_mul(BLOCK);
+            let (first, last) = (from.max(block * BLOCK), end.min(block_end));
+            if checked.is_some_and(|c| c.get(first, last)) {
                 continue;
             }
-            let block_end = section.items.min(block.saturating_add(1).saturating_mul(BLOCK));
-            let (first, last) = (from.max(block * BLOCK), end.min(block_end));
             rows.clear();
             self.rows(group, first, last - first, &mut rows)?;
             let part = bytes.get((first - from) as usize * stride..).unwrap_or_default();
@@ -110,8 +133,8 @@ impl Segment {
                 let at = section.offset + u64::from(row.number) * stride as u64;
                 self.check_vector(group, row, vector, at)?;
             }
-            if let (Some(checked), true) = (checked, first == block * BLOCK && last == block_end) {
-                checked.set(block);
+            if let Some(checked) = checked {
+                checked.set(first, last);
             }
         }
         Ok(())

@@ -162,9 +162,8 @@ mod tests {
         for (row, nearest) in rows.chunks_exact(layout.row_bytes()).zip(nearest) {
             let mut of_row = [0.0; 2];
             decode(layout, row, &mut of_row);
-            let cosine = |mean: &[f32]| {
-                (mean[0] * of_row[0] + mean[1] * of_row[1]) / mean[0].hypot(mean[1])
-            };
+            let cosine =
+                |mean: &[f32]| (mean[0] * of_row[0] + mean[1] * of_row[1]) / mean[0].hypot(mean[1]);
             let best = centroids.means().chunks(2).map(cosine).fold(f32::MIN, f32::max);
             let found = cosine(centroids.means().chunks(2).nth(usize::from(nearest)).unwrap());
             assert!(found > best - 1e-3, "{found} of {best}");

@@ -45,7 +45,7 @@ mod scalar;
 mod tests;
 
 pub use pack::{decode, encode, narrow, norm};
-pub use query::CodeQuery;
+pub use query::{CodeQuery, fetch};
 
 use crate::words::limits::DIM_MAX;
 

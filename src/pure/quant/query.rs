@@ -20,6 +20,23 @@ use super::{avx2, avx512};
 use crate::pure::{Level, Simd};
 use crate::words::options::Metric;
 
+/// Asks for the bytes of a row, which some work later will be scored. Elsewhere than on x86-64 it does
+/// nothing.
+#[inline]
+pub fn fetch(row: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 has the instruction; a prefetch reads nothing the program can see.
+        #[allow(unused_unsafe)] // Unsafe for the oldest compiler supported, safe for newer ones.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
+}
+
 /// 127 * 256: the high byte of a rounded value stays within -127 to 127.
 const QUERY_MAX: f64 = 32_512.0;
 
@@ -151,6 +168,34 @@ impl CodeQuery {
         let mut score = 0.0;
         self.score_rows(row, std::slice::from_mut(&mut score));
         score
+    }
+
+    /// How far the score of a row may lie from that of the vector it was made of, but once in some
+    /// hundred times: three standard deviations of the sum of all roundings, which are even within
+    /// half a step.
+    ///
+    /// # Panics
+    /// When the row has not the length of the layout.
+    #[must_use]
+    pub fn slack(&self, row: &[u8]) -> f32 {
+        assert_eq!(row.len(), self.layout.row_bytes(), "bytes of the row");
+        let steps = (0..self.layout.groups()).map(|group| pack::constants(row, group).1);
+        let step = f64::from(steps.fold(0.0, f32::max));
+        // The error of the dot product: each value is off by step / sqrt(12) on average.
+        let dot = 3.0 * step / 12.0_f64.sqrt() * self.norm;
+        let norms = self.norm * f64::from(pack::norm(row));
+        let slack = match self.metric {
+            Metric::Dot => dot,
+            Metric::Cosine => {
+                if norms > 0.0 {
+                    dot / norms
+                } else {
+                    2.0
+                }
+            }
+            Metric::L2 => 2.0 * dot,
+        };
+        if slack.is_finite() { slack as f32 } else { f32::MAX }
     }
 
     /// Scores of rows that lie one after the other.

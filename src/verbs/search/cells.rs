@@ -25,7 +25,7 @@ use super::{Exactness, Search};
 
 /// Of what may be missed this part may be missed by looking at too few cells, the rest by sketches and
 /// codes.
-const MISSED_PART: f32 = 0.25;
+const MISSED_PART: f32 = 0.8;
 
 /// Offers the rows of the cells worth a look, and says which grounds they are all rows of. On an error,
 /// of which a damaged cell is one, some may have been offered.
@@ -83,11 +83,21 @@ fn reach(search: &Search<'_>, cells: &Cells) -> f32 {
         Exactness::Exact => 1.0,
     };
     let share = 1.0 - (1.0 - recall) * MISSED_PART;
-    let column = RECALLS.iter().position(|known| *known >= share);
     let line = HITS.iter().position(|hits| search.query.k <= *hits);
-    let known = line.and_then(|line| cells.header.reaches.get(line)?.get(column?)).copied();
     // Nobody has measured how far so many hits lie apart.
-    known.unwrap_or(f32::INFINITY)
+    let Some(reaches) = line.and_then(|line| cells.header.reaches.get(line)) else {
+        return f32::INFINITY;
+    };
+    // Between two shares that were measured the reach lies between theirs.
+    let mut below = (0.0, 0.0);
+    for (known, reach) in RECALLS.into_iter().zip(reaches) {
+        if known >= share {
+            let part = (share - below.0) / (known - below.0);
+            return below.1 + (reach - below.1) * part;
+        }
+        below = (known, *reach);
+    }
+    f32::INFINITY
 }
 
 /// All bodies, if they are in RAM or there is room for them.

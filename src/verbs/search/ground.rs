@@ -19,7 +19,7 @@ use crate::words::error::Result;
 use crate::words::record::Place;
 
 use super::Search;
-use super::hits::whole;
+use super::hits::{Found, whole};
 
 /// A group of the archive that is searched.
 pub(super) struct Ground<'a> {
@@ -81,6 +81,12 @@ impl Ground<'_> {
     pub fn is_empty(&self) -> bool {
         let mask = self.mask.as_ref();
         mask.is_some_and(|mask| mask.passing.is_empty() && mask.unsure.is_empty())
+    }
+
+    /// Where a row is found that no copy in RAM stands for.
+    pub fn found(&self, row: u32) -> Found {
+        let (segment, group) = (self.segment.segment.number(), self.group);
+        Found::Cold(Arc::clone(self.segment), Place { segment, group, row })
     }
 
     /// The hottest copy of a row.

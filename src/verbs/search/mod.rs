@@ -35,6 +35,9 @@ use hits::{Answers, Found, Score};
 /// vectors take less time than the stages.
 const EXACT_ROWS_MAX: u64 = 2048;
 
+/// Dimensions of the vectors that candidates were counted with.
+const MEASURED_DIM: f64 = 384.0;
+
 /// How sure a search has to be that it found the best.
 ///
 /// ```
@@ -60,19 +63,21 @@ impl Default for Exactness {
 }
 
 impl Exactness {
-    /// How many candidates each stage takes for k hits. Measured on 64,287 passages of 384
+    /// How many candidates sketches choose for k hits. Measured on 64,287 passages of 384
     /// dimensions, k = 10: docs/decisions/0013-rows-last.md.
-    fn widths(self, k: usize) -> Option<staged::Widths> {
-        let (candidates, settled) = match self {
+    fn candidates(self, k: usize, dim: usize) -> Option<usize> {
+        let candidates = match self {
             Exactness::Exact => return None,
-            Exactness::Codes => (30, 4),
-            Exactness::Target(recall) if recall > 0.995 => (80, 8),
-            Exactness::Target(recall) if recall > 0.95 => (20, 2),
-            Exactness::Target(_) => (7, 2),
+            Exactness::Codes => 30,
+            Exactness::Target(recall) if recall > 0.995 => 80,
+            Exactness::Target(recall) if recall > 0.95 => 15,
+            Exactness::Target(_) => 7,
         };
         // Few hits need more candidates each: the tail of one query is not averaged out.
-        let wide = k.saturating_mul(candidates).max(candidates * 5);
-        Some(staged::Widths { candidates: wide, settled: k.saturating_mul(settled).min(wide) })
+        let wide = k.saturating_mul(candidates).max(candidates * 5) as f64;
+        // A sketch of d bits errs by 1 / sqrt(d): fewer dimensions than those measured take more.
+        let coarse = (MEASURED_DIM / dim.max(1) as f64).sqrt().max(1.0);
+        Some((wide * coarse) as usize)
     }
 }
 
@@ -223,6 +228,11 @@ impl<'a> Search<'a> {
         self.query.exactness == Exactness::Codes
     }
 
+    /// Whether every row of the collection is asked for.
+    fn is_unmasked(&self) -> bool {
+        self.query.filter.is_none() && self.scope.namespace.is_root()
+    }
+
     /// What a scan scores by.
     fn usual(&self) -> Score {
         if self.by_codes() { Score::coded(8) } else { Score::exact(self.scope.def.spec.element) }
@@ -278,8 +288,10 @@ fn finish<T>(
     let search = Search::new(scope, query)?;
     let mut answers = search.answers();
     let few = scope.view.cold.live_rows(scope.def.id) <= EXACT_ROWS_MAX;
-    match query.exactness.widths(query.k) {
-        Some(widths) if !few || search.by_codes() => staged::run(&search, widths, &mut answers)?,
+    match query.exactness.candidates(query.k, search.dim()) {
+        Some(candidates) if !few || search.by_codes() => {
+            staged::run(&search, candidates, &mut answers)?
+        }
         _ => scan::all(&search, &ground::grounds(&search), &mut answers)?,
     }
     scan::logged(&search, &mut answers)?;

@@ -3,10 +3,11 @@
 //! 1. [`choose`]: the rows whose sketches are nearest to the query, of those that count. If a filter leaves
 //!    few, all of them.
 //! 2. Each candidate by its codes, from the arena if it is warm, else by one small read of the
-//!    archive. Codes of 8 and of 4 bits are ranked apart, since one errs otherwise than the other.
-//! 3. The best of those: their rows (alive, not superseded in RAM, not expired), and their exact
-//!    vectors, from RAM or by one read. Only here is anything read of a row but what scores it: of a
-//!    hundred candidates twenty come this far.
+//!    archive. How far a score by codes may be off, their step says.
+//! 3. From the best of those down: whether they are answers at all (alive, not superseded in RAM, not
+//!    expired), and their exact vectors, from RAM or by one read; until the codes of those left say that
+//!    none can be better than the last of k. Of a hundred candidates some twelve come this far. Who stands
+//!    in the arena and never expires has no row read: the block says its id and version.
 //!
 //! If too many fall away at step 3, the search begins again with four times as many, so that expired
 //! or superseded rows cost time, never answers. Where the stages cannot pay (few rows for the
@@ -24,84 +25,68 @@ use std::sync::Arc;
 
 use crate::organs::archive::Row;
 use crate::pure::filter::Filter;
-use crate::pure::quant::{Bits, CodeQuery};
-use crate::pure::topk::Sieve;
+use crate::pure::quant::{self, Bits, CodeQuery};
 use crate::tiers::Copy;
 use crate::tiers::places::{Places, Shelf};
-use crate::words::error::{Error, Result};
+use crate::words::error::Result;
+use crate::words::id::{EntryId, Lsn};
 
 use super::Search;
-use super::choose::{Candidate, Chosen, TIES_MAX, choose, key};
+use super::choose::{Candidate, Chosen, choose, key};
 use super::ground::{Ground, grounds};
-use super::hits::{Answers, Score, whole};
+use super::hits::{Answers, Found, Score, whole};
 use super::scan;
 
-/// How many go from stage to stage.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Widths {
-    /// Candidates that sketches choose.
-    pub candidates: usize,
-    /// Of those, how many rows are read, and settled by their exact vectors unless codes are asked for.
-    pub settled: usize,
-}
-
-/// What codes made of it.
+/// What codes made of a candidate.
 struct Ranked {
-    /// The best by codes of 8 and of 4 bits, with their scores.
-    by_bits: [Vec<(f32, Candidate)>; 2],
-    /// Candidates whose codes are damaged.
-    uncoded: Vec<(Candidate, Error)>,
-    crowded: bool,
+    candidate: Candidate,
+    /// Its score by codes of so many bits; or why there is none.
+    coded: Result<(f32, u8)>,
+    /// What its exact score will not exceed, but for a case in some hundred.
+    bound: f32,
+    /// Entry and version, if codes in the arena said so and its row has no more to say.
+    known: Option<(EntryId, Lsn)>,
 }
 
-impl Ranked {
-    fn len(&self) -> usize {
-        self.by_bits.iter().map(Vec::len).sum::<usize>() + self.uncoded.len()
-    }
-}
-
-/// Offers the best archived rows.
-pub(super) fn run(search: &Search<'_>, widths: Widths, answers: &mut Answers) -> Result<()> {
+/// Offers the best archived rows, by so many that sketches choose.
+pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers) -> Result<()> {
     let mut grounds = grounds(search);
     let rows: usize = grounds.iter().map(|ground| ground.vectors as usize).sum();
     // A candidate costs as much as four rows that are scanned.
     let pays = |candidates: usize| candidates < rows / 4;
     let needs = search.query.filter.as_ref().map(Filter::needs).unwrap_or_default();
     let unmasked = needs.last_access || needs.tier;
-    if unmasked || !(search.by_codes() || pays(widths.candidates)) {
+    if unmasked || !(search.by_codes() || pays(candidates)) {
         return scan::all(search, &grounds, answers);
     }
-    let masked = search.query.filter.is_some() || !search.scope.namespace.is_root();
+    let masked = !search.is_unmasked();
     if masked {
         grounds.iter_mut().try_for_each(|ground| ground.make_mask(search))?;
         grounds.retain(|ground| !ground.is_empty());
     }
-    let mut widths = widths;
+    let mut candidates = candidates;
     // How near the nearest of a part are, nobody has measured.
     let mut pruned = !masked && search.scope.view.levels.cells.contains_key(&search.scope.def.id);
     loop {
         let left = grounds.iter().map(Ground::left).sum::<u64>();
-        let chosen = match masked && left <= 4 * widths.candidates as u64 {
+        let chosen = match masked && left <= 4 * candidates as u64 {
             true => all_left(&grounds),
-            false => choose(search, &grounds, widths.candidates, pruned)?,
+            false => choose(search, &grounds, candidates, pruned)?,
         };
         if chosen.crowded {
             break;
         }
-        if pruned && chosen.rows.len() < widths.candidates {
+        if pruned && chosen.rows.len() < candidates {
             pruned = false;
             continue;
         }
-        let ranked = rank(search, widths, &grounds, &chosen.rows)?;
-        if ranked.crowded {
-            break;
-        }
-        let asked = ranked.len();
-        let are_all = chosen.rows.len() < widths.candidates && asked == chosen.rows.len();
-        let (settled, lost) = settle(search, &grounds, ranked)?;
+        let ranked = rank(search, &grounds, &chosen.rows)?;
+        let all = chosen.rows.len();
+        let settled = settle(search, &grounds, ranked)?;
+        let are_all = !pruned && all < candidates && settled.asked == all;
         // One in four may fall away before the choice is too narrow to trust.
-        if are_all || lost <= asked / 4 {
-            *answers = settled;
+        if are_all || settled.lost <= settled.asked / 4 {
+            *answers = settled.answers;
             for (ground, numbers) in chosen.unsketched {
                 if let Some(ground) = grounds.get(ground) {
                     scan::range(search, ground, numbers, answers)?;
@@ -110,9 +95,8 @@ pub(super) fn run(search: &Search<'_>, widths: Widths, answers: &mut Answers) ->
             return Ok(());
         }
         pruned = false;
-        widths.candidates = widths.candidates.saturating_mul(4);
-        widths.settled = widths.settled.saturating_mul(4);
-        if lost > asked / 4 * 3 || !pays(widths.candidates) {
+        candidates = candidates.saturating_mul(4);
+        if settled.lost > settled.asked / 4 * 3 || !pays(candidates) {
             break;
         }
     }
@@ -152,50 +136,62 @@ fn kept_places(
     Ok(Some(places))
 }
 
-/// Stage 2: what the candidates are worth by their codes.
-fn rank(
-    search: &Search<'_>,
-    widths: Widths,
-    grounds: &[Ground<'_>],
-    chosen: &[Candidate],
-) -> Result<Ranked> {
+/// Stage 2: what the candidates are worth by their codes, the best first.
+fn rank(search: &Search<'_>, grounds: &[Ground<'_>], chosen: &[Candidate]) -> Result<Vec<Ranked>> {
     let (scope, metric) = (search.scope, search.scope.def.spec.metric);
     let shelf = Shelf::new(&scope.view.levels, scope.def.id);
     let mut places: Vec<Option<Option<Arc<Places>>>> = vec![None; grounds.len()];
-    let mut by_bits = [Sieve::new(widths.settled, TIES_MAX), Sieve::new(widths.settled, TIES_MAX)];
-    let mut uncoded = Vec::new();
-    let mut by_four = None;
-    let mut code = Vec::new();
-    for candidate in chosen {
-        let (number, at) = *candidate;
-        let (Some(ground), Some(known)) = (grounds.get(number), places.get_mut(number)) else {
+    // Codes stand anywhere in the arena: all are asked for before the first is looked at.
+    let mut warm = Vec::with_capacity(chosen.len());
+    for (number, at) in chosen {
+        let (Some(ground), Some(known)) = (grounds.get(*number), places.get_mut(*number)) else {
+            warm.push(None);
             continue;
         };
         let places = match known {
             Some(places) => places,
             None => known.insert(kept_places(search, ground, &shelf)?),
         };
-        let warm = places.as_ref().and_then(|places| places.code(&shelf, at));
-        let warm =
-            warm.and_then(|(block, row)| Some((block.block.bits(), block.block.row(row).ok()?)));
-        let [eight, four] = &mut by_bits;
-        match warm {
-            Some((4, bytes)) => {
+        let found = places.as_ref().and_then(|places| {
+            let (block, row) = places.code(&shelf, *at)?;
+            let codes = block.block.row(row).ok()?;
+            quant::fetch(codes);
+            let known = if places.lasts(*at) { block.block.id_version(row) } else { None };
+            Some((block.block.bits(), codes, known))
+        });
+        warm.push(found);
+    }
+    let mut ranked = Vec::with_capacity(chosen.len());
+    let mut by_four = None;
+    let mut code = Vec::new();
+    for (candidate, warm) in chosen.iter().zip(warm) {
+        let Some(ground) = grounds.get(candidate.0) else { continue };
+        let (coded, slack) = match warm {
+            Some((4, codes, _)) => {
                 let query = by_four.get_or_insert_with(|| {
                     let layout = search.by_eight.layout().with_bits(Bits::Four);
                     CodeQuery::new(layout, metric, search.prepared.vector())
                 });
-                four.offer(query.score(bytes), *candidate);
+                (Ok((query.score(codes), 4)), query.slack(codes))
             }
-            Some((_, bytes)) => eight.offer(search.by_eight.score(bytes), *candidate),
-            None => match whole(search.code_of(ground, at, &mut code))? {
-                Ok(score) => eight.offer(score, *candidate),
-                Err(damage) => uncoded.push((*candidate, damage)),
+            Some((_, codes, _)) => {
+                (Ok((search.by_eight.score(codes), 8)), search.by_eight.slack(codes))
+            }
+            None => match whole(search.code_of(ground, candidate.1, &mut code))? {
+                Ok(score) => (Ok((score, 8)), search.by_eight.slack(&code)),
+                Err(damage) => (Err(damage), 0.0),
             },
-        }
+        };
+        // An exact vector stands for itself: who has no codes comes first.
+        let bound = coded.as_ref().map_or(f32::INFINITY, |(score, _)| match search.by_codes() {
+            true => *score,
+            false => score + slack,
+        });
+        let known = warm.and_then(|(_, _, known)| known);
+        ranked.push(Ranked { candidate: *candidate, coded, bound, known });
     }
-    let [(eight, crowded), (four, crowded_too)] = by_bits.map(Sieve::into_kept);
-    Ok(Ranked { by_bits: [eight, four], uncoded, crowded: crowded || crowded_too })
+    ranked.sort_unstable_by(|a, b| b.bound.total_cmp(&a.bound));
+    Ok(ranked)
 }
 
 /// Whether a live row of the archive may be answered.
@@ -210,33 +206,76 @@ fn is_answer(search: &Search<'_>, ground: &Ground<'_>, row: &Row, copy: &Copy) -
     scope.passes(copy, search.query.filter.as_ref(), None)
 }
 
-/// Stage 3: the best that are answers, with their exact scores, and how many are none.
-fn settle(search: &Search<'_>, grounds: &[Ground<'_>], ranked: Ranked) -> Result<(Answers, usize)> {
-    let mut settled = Settled { search, answers: search.answers(), lost: 0 };
-    for (best, bits) in ranked.by_bits.into_iter().zip([8, 4]) {
-        for (score, (number, at)) in best {
-            let Some(ground) = grounds.get(number) else { continue };
-            settled.settle(ground, at, Ok((score, bits)))?;
+/// Stage 3: the best that are answers, with their exact scores: one after the other, until none of those
+/// left can be better than the last of k.
+fn settle<'a>(
+    search: &'a Search<'a>,
+    grounds: &[Ground<'_>],
+    ranked: Vec<Ranked>,
+) -> Result<Settled<'a>> {
+    let mut settled = Settled { search, answers: search.answers(), asked: 0, lost: 0 };
+    for one in ranked {
+        if !settled.answers.enters(one.bound) {
+            break;
         }
+        let Some(ground) = grounds.get(one.candidate.0) else { continue };
+        settled.asked += 1;
+        settled.settle(ground, one)?;
     }
-    // An exact vector stands for itself, and takes no other candidate's place.
-    for ((number, at), damage) in ranked.uncoded {
-        let Some(ground) = grounds.get(number) else { continue };
-        settled.settle(ground, at, Err(damage))?;
-    }
-    Ok((settled.answers, settled.lost))
+    Ok(settled)
 }
 
 struct Settled<'a> {
     search: &'a Search<'a>,
     answers: Answers,
-    /// Candidates that are no answers.
+    /// Candidates that were looked at.
+    asked: usize,
+    /// Of those, how many are no answers.
     lost: usize,
 }
 
 impl Settled<'_> {
-    /// Settles a candidate with its score by codes of so many bits, or the damage of those.
-    fn settle(&mut self, ground: &Ground<'_>, at: u32, coded: Result<(f32, u8)>) -> Result<()> {
+    fn settle(&mut self, ground: &Ground<'_>, one: Ranked) -> Result<()> {
+        let at = one.candidate.1;
+        let mask_says = ground.lets_pass(at) || self.search.is_unmasked();
+        match one.known.filter(|_| mask_says) {
+            Some((id, version)) => self.settle_known(ground, at, id, version, one.coded),
+            None => self.settle_row(ground, at, one.coded),
+        }
+    }
+
+    /// Settles a candidate whose row need not be read.
+    fn settle_known(
+        &mut self,
+        ground: &Ground<'_>,
+        at: u32,
+        id: EntryId,
+        version: Lsn,
+        coded: Result<(f32, u8)>,
+    ) -> Result<()> {
+        let (search, view) = (self.search, self.search.scope.view);
+        if view.shadows(id) || view.levels.hides(id) {
+            self.lost += 1;
+            return Ok(());
+        }
+        let exact = Score::exact(search.scope.def.spec.element);
+        let file = &ground.segment.segment;
+        if let Some(hot) = view.levels.resident(id, version)
+            && let Some(vector) = hot.record.vector.as_deref()
+        {
+            self.answers.offer(search.exact(vector), id, Found::Hot(hot.clone()), exact);
+        } else if let (Ok((score, bits)), true) = (&coded, search.by_codes()) {
+            self.answers.offer(*score, id, ground.found(at), Score::coded(*bits));
+        } else if let Some(vector) = file.checked_vector(ground.group, at)? {
+            self.answers.offer(search.exact(&vector), id, ground.found(at), exact);
+        } else {
+            return self.settle_row(ground, at, coded);
+        }
+        Ok(())
+    }
+
+    /// Settles a candidate by its row, with its score by codes of so many bits, or the damage of those.
+    fn settle_row(&mut self, ground: &Ground<'_>, at: u32, coded: Result<(f32, u8)>) -> Result<()> {
         let (search, file) = (self.search, &ground.segment.segment);
         let exact = Score::exact(search.scope.def.spec.element);
         // What cannot be asked may be an answer: its codes say whether it would be a good one.

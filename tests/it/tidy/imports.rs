@@ -23,9 +23,9 @@ const FLOORS: &[&[&str]] = &[
 const SIBLINGS_APART: &[&str] = &["pure", "organs", "tiers", "verbs"];
 
 /// Modules that exist to speak of their siblings: one carries records from tier to tier, one packs
-/// what is archived into blocks, one groups its sketches, one keeps records of the tables when they are archived, one asks a
-/// copy of any tier, one says where blocks have the codes of a group, one has all caches, and one is a
-/// test of the whole pure floor. The others do not know each other.
+/// what is archived into blocks, one groups its sketches, one keeps records of the tables when they
+/// are archived, one asks a copy of any tier, one says where blocks have the codes of a group, one
+/// has all caches, and one is a test of the whole pure floor. The others do not know each other.
 const GO_BETWEENS: &[&str] = &[
     "tiers/mover",
     "tiers/packer",

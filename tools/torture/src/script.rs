@@ -59,7 +59,9 @@ impl Clock for HandClock {
 
 /// The smallest budget, and no thread of its own: every run makes the same calls.
 pub fn options() -> Options {
-    Options { background: false, budget_bytes: Some(1 << 20), ..Options::default() }
+    // Few rows are enough to be grouped: files of cells come and go as well.
+    let cells_rows_min = 6;
+    Options { background: false, budget_bytes: Some(1 << 20), cells_rows_min, ..Options::default() }
 }
 
 /// Opens the store on a disk.

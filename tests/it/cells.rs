@@ -1,0 +1,220 @@
+//! Cells: sketches grouped by nearness cost no answer, whatever becomes of their file or their rows.
+//!
+//! A store of 4,000 entries in 40 heaps is grouped as soon as it is archived. Searches that look into a
+//! part of the cells are held against exact ones: while rows come and go, after their segments are merged,
+//! after opening again, and with a damaged file of cells, or another store's.
+
+use std::sync::Arc;
+
+use pmll::io::sim::SimDisk;
+use pmll::io::{Disk, OpenMode};
+use pmll::{
+    Batch, CollectionSpec, CountAccess, Depth, Draft, Exactness, Filter, Metric, Options, Query,
+    Store,
+};
+
+use crate::support::{ManualClock, Rng, try_open};
+
+const DIM: usize = 32;
+const HEAPS: usize = 40;
+const ENTRIES: usize = 4000;
+
+fn open_with(disk: &SimDisk, budget_bytes: u64, read_only: bool) -> Store {
+    let options = Options {
+        background: false,
+        budget_bytes: Some(budget_bytes),
+        cells_rows_min: 3000,
+        read_only,
+        ..Options::default()
+    };
+    try_open(disk, &ManualClock::new(), options).unwrap()
+}
+
+fn open(disk: &SimDisk) -> Store {
+    open_with(disk, 64 << 20, false)
+}
+
+/// A vector of a heap.
+fn vector(heap: usize, rng: &mut Rng) -> Vec<f32> {
+    let middle = Rng(1000 + heap as u64).vector(DIM);
+    middle.iter().zip(rng.vector(DIM)).map(|(m, x)| m + 0.6 * x).collect()
+}
+
+fn fill(store: &Store, from: usize, to: usize) {
+    let notes = store.collection("notes").unwrap();
+    let mut rng = Rng(from as u64 + 3);
+    let mut batch = Batch::new();
+    for n in from..to {
+        let draft = Draft::text(format!("{n}")).vector(vector(n % HEAPS, &mut rng));
+        batch = batch.put(&notes, format!("k{n}"), draft.attr("heap", n % HEAPS));
+    }
+    store.write(batch).unwrap();
+    store.checkpoint().unwrap();
+}
+
+/// Of the ten nearest to each of 200 questions, which part a search finds.
+fn recall(store: &Store, exactness: Exactness) -> f64 {
+    let notes = store.collection("notes").unwrap();
+    let mut rng = Rng(77);
+    let (mut found, mut of) = (0, 0);
+    for n in 0..200 {
+        let question = vector(n % HEAPS, &mut rng);
+        let ids = |exactness| -> Vec<u64> {
+            let query = Query::vector(question.clone()).exactness(exactness);
+            let near = notes.search_ids(query.count_access(CountAccess::None)).unwrap();
+            assert!(near.damaged().is_empty(), "{:?}", near.damaged());
+            near.iter().map(|near| near.id.0).collect()
+        };
+        let (exact, got) = (ids(Exactness::Exact), ids(exactness));
+        assert_eq!((exact.len(), got.len()), (10, 10));
+        found += exact.iter().filter(|id| got.contains(id)).count();
+        of += exact.len();
+    }
+    f64::from(found as u32) / f64::from(of as u32)
+}
+
+fn finds_all_it_should(store: &Store) {
+    for (target, least) in [(0.999, 0.995), (0.99, 0.985), (0.9, 0.9)] {
+        let recall = recall(store, Exactness::Target(target));
+        assert!(recall >= least, "{recall} where {target} was asked for");
+    }
+    assert!(store.verify(Depth::Deep).unwrap().is_whole());
+}
+
+fn cells(disk: &SimDisk) -> Vec<String> {
+    disk.file_names().into_iter().filter(|name| name.ends_with(".cel")).collect()
+}
+
+fn grouped() -> SimDisk {
+    let disk = SimDisk::new(5);
+    let store = open(&disk);
+    fill(&store, 0, ENTRIES);
+    store.close().unwrap();
+    assert_eq!(cells(&disk).len(), 1);
+    disk
+}
+
+#[test]
+fn a_part_of_the_cells_gives_the_recall_that_was_asked_for() {
+    let disk = grouped();
+    finds_all_it_should(&open(&disk));
+    // The smallest budget: no body has room in RAM, and few codes.
+    finds_all_it_should(&open_with(&disk, 1 << 20, false));
+}
+
+#[test]
+fn a_read_only_store_goes_by_them_and_writes_nothing() {
+    let disk = grouped();
+    let before = disk.file_names();
+    finds_all_it_should(&open_with(&disk, 64 << 20, true));
+    assert_eq!(disk.file_names(), before);
+}
+
+#[test]
+fn rows_that_come_and_go_are_found_and_not_found() {
+    let disk = grouped();
+    let store = open(&disk);
+    let notes = store.collection("notes").unwrap();
+    // In no cell, and too few to group anew.
+    fill(&store, ENTRIES, ENTRIES + 500);
+    let first = cells(&disk);
+    finds_all_it_should(&store);
+    // Superseded in RAM, then in the archive; deleted.
+    let mut rng = Rng(11);
+    for n in (0..ENTRIES).step_by(9) {
+        let draft = Draft::text("moved").vector(vector((n + 1) % HEAPS, &mut rng));
+        notes.put(format!("k{n}"), draft).unwrap();
+    }
+    (1..ENTRIES).step_by(13).for_each(|n| assert!(notes.delete(format!("k{n}")).unwrap()));
+    finds_all_it_should(&store);
+    store.checkpoint().unwrap();
+    finds_all_it_should(&store);
+    assert_eq!(cells(&disk), first, "still good enough");
+    store.close().unwrap();
+    let store = open(&disk);
+    finds_all_it_should(&store);
+    // As much again: now they are made anew, and the old file goes.
+    fill(&store, ENTRIES + 500, 2 * ENTRIES);
+    let second = cells(&disk);
+    assert!(second.len() == 1 && second != first, "{second:?}");
+    finds_all_it_should(&store);
+    // Their segments are merged into others.
+    store.vacuum().unwrap();
+    finds_all_it_should(&store);
+    store.compress().unwrap();
+    finds_all_it_should(&store);
+}
+
+#[test]
+fn a_filter_is_answered_whole_through_cells() {
+    let disk = grouped();
+    let notes = open(&disk).collection("notes").unwrap();
+    let mut rng = Rng(5);
+    for filter in [r#"{"heap": 3}"#, r#"{"heap": {"$lt": 20}}"#] {
+        let question = vector(3, &mut rng);
+        let ids = |exactness| -> Vec<u64> {
+            let query = Query::vector(question.clone()).exactness(exactness).k(20);
+            let query = query.filter(Filter::parse(filter).unwrap());
+            notes.search_ids(query).unwrap().iter().map(|near| near.id.0).collect()
+        };
+        let (exact, got) = (ids(Exactness::Exact), ids(Exactness::Target(0.99)));
+        assert_eq!(exact.len(), 20);
+        let missing = exact.iter().filter(|id| !got.contains(id)).count();
+        assert!(missing <= 1, "{filter}: {missing} of 20");
+    }
+}
+
+#[test]
+fn damage_to_cells_costs_time_and_no_answer() {
+    let disk = grouped();
+    let name = cells(&disk).remove(0);
+    let len = disk.durable_bytes(&name).unwrap().len() as u64;
+    for at in [9, 60, 130, 4000, len / 2, len - 2] {
+        let disk = disk.fork_now();
+        disk.flip_bit(&name, at, 2).unwrap();
+        let store = open(&disk);
+        let recall = recall(&store, Exactness::Target(0.99));
+        assert!(recall >= 0.985, "byte {at}: {recall}");
+        let whole = store.verify(Depth::Deep).unwrap();
+        let told = whole.problems.iter().any(|problem| problem.file == name);
+        // What an open meets is left out with a warning; what it does not read, verify names.
+        assert!(told || !store.stats().unwrap().warnings.is_empty(), "byte {at}");
+        drop(store);
+    }
+}
+
+#[test]
+fn cells_of_another_store_or_of_no_collection_are_left_out() {
+    let (disk, other) = (grouped(), SimDisk::new(6));
+    let store = open(&other);
+    fill(&store, 1, ENTRIES + 1);
+    store.close().unwrap();
+    let (own, foreign) = (cells(&disk).remove(0), cells(&other).remove(0));
+    let bytes = other.durable_bytes(&foreign).unwrap();
+    disk.remove(&own).unwrap();
+    let file = disk.open(&own, OpenMode::CreateNew).unwrap();
+    file.write_at(&bytes, 0).unwrap();
+    file.sync().unwrap();
+    let store = open(&disk);
+    assert!(!store.stats().unwrap().warnings.is_empty());
+    finds_all_it_should(&store);
+    // The next checkpoint makes them anew.
+    fill(&store, 0, 1);
+    assert_eq!(cells(&disk).len(), 1);
+    store.drop_collection("notes").unwrap();
+    store.checkpoint().unwrap();
+    store.close().unwrap();
+    drop(open(&disk));
+    assert!(cells(&disk).is_empty());
+}
+
+#[test]
+fn other_metrics_have_none() {
+    let disk = SimDisk::new(8);
+    let store = open(&disk);
+    let spec = CollectionSpec::new().metric(Metric::Dot);
+    store.collection_with("notes", spec).unwrap();
+    fill(&store, 0, ENTRIES);
+    assert!(cells(&disk).is_empty());
+    let _: Arc<dyn Disk> = Arc::new(disk);
+}
