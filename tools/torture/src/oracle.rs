@@ -484,7 +484,7 @@ pub fn nothing_left_over(disk: &SimDisk, store: &Store) -> Result<(), String> {
             None => ["LOCK", "store.toml", "index.redb", "RESERVE"].contains(&name.as_str()),
             Some(("wal", file)) => file.ends_with(".wal") || file.ends_with(".torn"),
             Some(("archive", file)) => file.ends_with(".seg"),
-            Some(("arena", file)) => file.ends_with(".blk"),
+            Some(("arena", file)) => file.ends_with(".blk") || file.ends_with(".cel"),
             Some(("columns", file)) => !file.ends_with(".tmp"),
             Some(_) => false,
         };
