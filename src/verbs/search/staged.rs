@@ -27,6 +27,7 @@ use crate::organs::archive::Row;
 use crate::pure::filter::Filter;
 use crate::pure::quant::{self, Bits, CodeQuery};
 use crate::tiers::Copy;
+use crate::tiers::levels::WarmBlock;
 use crate::tiers::places::{Places, Shelf};
 use crate::words::error::Result;
 use crate::words::id::{EntryId, Lsn};
@@ -38,14 +39,14 @@ use super::hits::{Answers, Found, Score, whole};
 use super::scan;
 
 /// What codes made of a candidate.
-struct Ranked {
+struct Ranked<'a> {
     candidate: Candidate,
     /// Its score by codes of so many bits; or why there is none.
     coded: Result<(f32, u8)>,
     /// What its exact score will not exceed, but for a case in some hundred.
     bound: f32,
-    /// Entry and version, if codes in the arena said so and its row has no more to say.
-    known: Option<(EntryId, Lsn)>,
+    /// Where the arena has it, if its row has no more to say than the block.
+    warm: Option<(&'a WarmBlock, usize)>,
 }
 
 /// Offers the best archived rows, by so many that sketches choose.
@@ -137,7 +138,11 @@ fn kept_places(
 }
 
 /// Stage 2: what the candidates are worth by their codes, the best first.
-fn rank(search: &Search<'_>, grounds: &[Ground<'_>], chosen: &[Candidate]) -> Result<Vec<Ranked>> {
+fn rank<'a>(
+    search: &Search<'a>,
+    grounds: &[Ground<'_>],
+    chosen: &[Candidate],
+) -> Result<Vec<Ranked<'a>>> {
     let (scope, metric) = (search.scope, search.scope.def.spec.metric);
     let shelf = Shelf::new(&scope.view.levels, scope.def.id);
     let mut places: Vec<Option<Option<Arc<Places>>>> = vec![None; grounds.len()];
@@ -156,8 +161,7 @@ fn rank(search: &Search<'_>, grounds: &[Ground<'_>], chosen: &[Candidate]) -> Re
             let (block, row) = places.code(&shelf, *at)?;
             let codes = block.block.row(row).ok()?;
             quant::fetch(codes);
-            let known = if places.lasts(*at) { block.block.id_version(row) } else { None };
-            Some((block.block.bits(), codes, known))
+            Some((block, row, codes, places.lasts(*at)))
         });
         warm.push(found);
     }
@@ -167,14 +171,14 @@ fn rank(search: &Search<'_>, grounds: &[Ground<'_>], chosen: &[Candidate]) -> Re
     for (candidate, warm) in chosen.iter().zip(warm) {
         let Some(ground) = grounds.get(candidate.0) else { continue };
         let (coded, slack) = match warm {
-            Some((4, codes, _)) => {
+            Some((block, _, codes, _)) if block.block.bits() == 4 => {
                 let query = by_four.get_or_insert_with(|| {
                     let layout = search.by_eight.layout().with_bits(Bits::Four);
                     CodeQuery::new(layout, metric, search.prepared.vector())
                 });
                 (Ok((query.score(codes), 4)), query.slack(codes))
             }
-            Some((_, codes, _)) => {
+            Some((_, _, codes, _)) => {
                 (Ok((search.by_eight.score(codes), 8)), search.by_eight.slack(codes))
             }
             None => match whole(search.code_of(ground, candidate.1, &mut code))? {
@@ -187,8 +191,8 @@ fn rank(search: &Search<'_>, grounds: &[Ground<'_>], chosen: &[Candidate]) -> Re
             true => *score,
             false => score + slack,
         });
-        let known = warm.and_then(|(_, _, known)| known);
-        ranked.push(Ranked { candidate: *candidate, coded, bound, known });
+        let warm = warm.filter(|(.., lasts)| *lasts).map(|(block, row, ..)| (block, row));
+        ranked.push(Ranked { candidate: *candidate, coded, bound, warm });
     }
     ranked.sort_unstable_by(|a, b| b.bound.total_cmp(&a.bound));
     Ok(ranked)
@@ -211,7 +215,7 @@ fn is_answer(search: &Search<'_>, ground: &Ground<'_>, row: &Row, copy: &Copy) -
 fn settle<'a>(
     search: &'a Search<'a>,
     grounds: &[Ground<'_>],
-    ranked: Vec<Ranked>,
+    ranked: Vec<Ranked<'_>>,
 ) -> Result<Settled<'a>> {
     let mut settled = Settled { search, answers: search.answers(), asked: 0, lost: 0 };
     for one in ranked {
@@ -235,10 +239,11 @@ struct Settled<'a> {
 }
 
 impl Settled<'_> {
-    fn settle(&mut self, ground: &Ground<'_>, one: Ranked) -> Result<()> {
+    fn settle(&mut self, ground: &Ground<'_>, one: Ranked<'_>) -> Result<()> {
         let at = one.candidate.1;
         let mask_says = ground.lets_pass(at) || self.search.is_unmasked();
-        match one.known.filter(|_| mask_says) {
+        let warm = one.warm.filter(|_| mask_says);
+        match warm.and_then(|(block, row)| block.block.id_version(row)) {
             Some((id, version)) => self.settle_known(ground, at, id, version, one.coded),
             None => self.settle_row(ground, at, one.coded),
         }

@@ -4,6 +4,9 @@
 //! is computed once by comparing every vector, and kept in the state folder as an `.npy` file that
 //! the rivals in Python read as well. Row numbers there are f32: exact far beyond these counts.
 //!
+//! More rows than there are passages are made on the spot, from a seed: each lies between two passages
+//! that follow each other closely, which are mostly of one article, with noise of a quarter of its length.
+//!
 //! Queries are never changed, and rows are normalised to unit length in f32 for subjects that
 //! compare by inner product; the data is normalised already but for its rounding to f16.
 
@@ -34,10 +37,45 @@ pub fn is_there(data: &Path) -> bool {
 /// The first rows of the passages.
 pub fn passages(data: &Path, rows: usize) -> Outcome<Vec<Vec<f32>>> {
     let mut file = NpyReader::open(&data.join(PASSAGES))?;
-    if rows as u64 > file.rows() {
-        return Err(format!("{rows} rows asked, {} are there", file.rows()).into());
+    let there = rows.min(file.rows() as usize);
+    let mut all: Vec<Vec<f32>> =
+        (0..there as u64).map(|row| file.row(row)).collect::<Result<_, _>>()?;
+    let mut random = Random(20_261_129);
+    while all.len() < rows {
+        let from = random.below(there as u64) as usize;
+        let next = (from + 1 + random.below(4) as usize) % there;
+        let part = 0.3 + 0.4 * random.unit();
+        let between = all[from].iter().zip(&all[next]).map(|(a, b)| part * a + (1.0 - part) * b);
+        let between = unit(&between.collect::<Vec<f32>>());
+        let noise: Vec<f32> = between.iter().map(|_| random.unit() - 0.5).collect();
+        let noisy = between.iter().zip(unit(&noise)).map(|(x, noise)| x + NOISE * noise);
+        all.push(unit(&noisy.collect::<Vec<f32>>()));
     }
-    Ok((0..rows as u64).map(|row| file.row(row)).collect::<Result<_, _>>()?)
+    Ok(all)
+}
+
+/// Length of the noise, where vectors have length 1.
+const NOISE: f32 = 0.25;
+
+/// Splitmix64, from a seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    /// From 0 to 1.
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 24) as f32
+    }
 }
 
 /// All queries.
@@ -51,7 +89,7 @@ pub fn first_query(data: &Path) -> Outcome<Vec<f32>> {
     Ok(NpyReader::open(&data.join(QUERIES))?.row(0)?)
 }
 
-/// The texts of the first rows.
+/// The texts of the first rows; rows that are made have those of the passages over again.
 pub fn texts(data: &Path, rows: usize) -> Outcome<Vec<String>> {
     let mut lines = Lines::open(&data.join(TEXTS))?;
     let mut texts = Vec::new();
@@ -59,9 +97,14 @@ pub fn texts(data: &Path, rows: usize) -> Outcome<Vec<String>> {
         match lines.next_row()? {
             Some((_, Line::Text(text))) => texts.push(String::from_utf8(text)?),
             Some((_, Line::Object(_))) => return Err("the passages are lines of text".into()),
-            None => return Err(format!("{rows} texts asked, {} are there", texts.len()).into()),
+            None => break,
         }
     }
+    let there = texts.len();
+    if there == 0 {
+        return Err("there are no texts".into());
+    }
+    (there..rows).for_each(|row| texts.push(texts[row % there].clone()));
     Ok(texts)
 }
 

@@ -79,6 +79,17 @@ const SEARCH: &[Subject] = &[
     here("usearch-i8-95", "pmll-95", "usearch-i8-99"),
 ];
 
+/// Of more rows than there are passages: pmll alone, to show how it grows.
+const SEARCH_MANY: &[Subject] = &[
+    here("pmll-13pc", "pmll-13pc", "pmll-13pc"),
+    here("pmll-13pc-95", "pmll-13pc-95", "pmll-13pc"),
+    here("pmll-64m", "pmll-13pc", "pmll-64m"),
+    here("pmll-64m-95", "pmll-13pc-95", "pmll-64m"),
+];
+
+/// Passages there are.
+const PASSAGES: usize = 64_287;
+
 const FILTER: &[Subject] =
     &[here("pmll", "pmll", "pmll-filter"), python("faiss-flat-bitmap", "pmll", "faiss-flat")];
 
@@ -126,7 +137,11 @@ pub fn groups(part: Part, rows: &[usize], with_python: bool) -> Vec<Group> {
             .collect::<Vec<_>>()
     };
     match part {
-        Part::Search => each("search, ten nearest, one core", "search", SEARCH),
+        Part::Search => {
+            let subjects = |n: usize| if n > PASSAGES { SEARCH_MANY } else { SEARCH };
+            let title = |n| format!("search, ten nearest, one core, {n} rows");
+            rows.iter().map(|n| group(title(*n), "search", *n, 1, subjects(*n))).collect()
+        }
         Part::Filter => each("search filtered to 1 % of the rows, one core", "filter", FILTER),
         Part::Open => each("open in a new process to the first answer", "open", OPEN),
         Part::Puts => [1, 8]

@@ -1,8 +1,8 @@
 //! pmll itself, as a store to search in: building it, opening it, asking it.
 //!
-//! Three stores are built: `pmll` with a budget that has room for all and most rows packed to
-//! codes, `pmll-12pc` with a budget of 12 % of the vectors as f32, and `pmll-filter`, which is the
-//! first one with an attribute. Vectors are f16, as the data is, and entries have their texts. Row
+//! Stores are built of several shapes: `pmll` with a budget that has room for all and most rows packed to
+//! codes, `pmll-12pc` and `pmll-13pc` with a budget of so many per cent of the vectors as f32, `pmll-64m`
+//! with one of 64 MiB, and `pmll-filter`, which is the first one with an attribute. Vectors are f16, as the data is, and entries have their texts. Row
 //! `n` is the entry put as the `n`-th, so that ids say rows.
 
 use std::path::{Path, PathBuf};
@@ -23,6 +23,17 @@ pub const LARGE_BYTES: u64 = 512 << 20;
 const BUDGET_BYTES_MIN: u64 = 1 << 20;
 const COLLECTION: &str = "passages";
 
+/// What a store may take.
+#[derive(Clone, Copy, PartialEq)]
+enum Budget {
+    /// More than it needs.
+    Large,
+    /// Per cent of the vectors as f32.
+    Percent(usize),
+    /// So many bytes.
+    Bytes(u64),
+}
+
 /// One way of holding and asking pmll.
 #[derive(Clone, Copy)]
 pub struct Shape {
@@ -30,8 +41,8 @@ pub struct Shape {
     pub folder: &'static str,
     /// Recall that is asked of a search.
     pub target: f32,
-    /// Whether the budget is 12 % of the vectors as f32.
-    tight: bool,
+    /// What the store may take.
+    budget: Budget,
     /// Whether rows have their class, and are asked for by it.
     filtered: bool,
 }
@@ -39,21 +50,28 @@ pub struct Shape {
 impl Shape {
     /// The shape of a subject of a work, if it is pmll.
     pub fn of(work: &str, subject: &str) -> Option<Shape> {
-        let usual = Shape { folder: "pmll", target: 0.99, tight: false, filtered: false };
+        let usual = Shape { folder: "pmll", target: 0.99, budget: Budget::Large, filtered: false };
+        let of_percent = |folder, n| Shape { folder, budget: Budget::Percent(n), ..usual };
+        let small = Shape { folder: "pmll-64m", budget: Budget::Bytes(64 << 20), ..usual };
         match (work, subject) {
             ("filter", "pmll") => Some(Shape { folder: "pmll-filter", filtered: true, ..usual }),
             (_, "pmll") => Some(usual),
             (_, "pmll-95") => Some(Shape { target: 0.95, ..usual }),
-            (_, "pmll-12pc") => Some(Shape { folder: "pmll-12pc", tight: true, ..usual }),
+            (_, "pmll-12pc") => Some(of_percent("pmll-12pc", 12)),
+            (_, "pmll-13pc") => Some(of_percent("pmll-13pc", 13)),
+            (_, "pmll-13pc-95") => Some(Shape { target: 0.95, ..of_percent("pmll-13pc", 13) }),
+            (_, "pmll-64m") => Some(small),
+            (_, "pmll-64m-95") => Some(Shape { target: 0.95, ..small }),
             (_, "pmll-filter") => Some(Shape { folder: "pmll-filter", filtered: true, ..usual }),
             _ => None,
         }
     }
 
     fn budget_bytes(self, rows: usize, dim: usize) -> u64 {
-        match self.tight {
-            true => ((rows * dim * 4 * 12 / 100) as u64).max(BUDGET_BYTES_MIN),
-            false => LARGE_BYTES,
+        match self.budget {
+            Budget::Percent(n) => ((rows * dim * 4 * n / 100) as u64).max(BUDGET_BYTES_MIN),
+            Budget::Bytes(bytes) => bytes,
+            Budget::Large => LARGE_BYTES,
         }
     }
 
@@ -83,7 +101,8 @@ impl Shape {
             store.write(batch)?;
         }
         // `Paper` packs codes whatever the budget says: `Watermark` would keep all in RAM.
-        store.compress_with(if self.tight { Policy::Watermark } else { Policy::Paper })?;
+        let is_large = self.budget == Budget::Large;
+        store.compress_with(if is_large { Policy::Paper } else { Policy::Watermark })?;
         drop(collection);
         Ok(store.close()?)
     }
@@ -140,7 +159,7 @@ impl Opened {
         }
         let stats = self.store.stats()?;
         let [hot, warm, cold] = stats.tiers.map(|tier| tier.entries);
-        if !self.shape.tight && cold != 0 {
+        if self.shape.budget == Budget::Large && cold != 0 {
             return Err(format!("{cold} rows are cold in a store that has room for all").into());
         }
         Ok(format!(
