@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 use crate::io::{Disk, OpenMode, join};
 use crate::organs::archive::{self, Segment};
 use crate::organs::arena::{self, Block};
+use crate::organs::arena::cells::{self, Cells};
 use crate::organs::catalog::Catalog;
 use crate::organs::columns::{self, sealed};
 use crate::tiers::cold::ColdSegment;
@@ -222,7 +223,11 @@ pub fn arena(disk: &dyn Disk, store_id: [u8; 16]) -> Vec<FileReport> {
         Ok(files) => files,
         Err(reports) => return reports,
     };
-    let report = |(mut report, number): (FileReport, Option<u64>)| {
+    let report = |(report, number): (FileReport, Option<u64>)| {
+        let mut report = match cells_number(&report.file) {
+            Some(number) => return cells(disk, store_id, number),
+            None => report,
+        };
         let Some(number) = number.filter(|_| !report.is_gone()) else { return report };
         if let Ok(header) = identity::block_header(disk, &report.file) {
             report.fact("collection", header.collection.0);
@@ -250,6 +255,34 @@ pub fn arena(disk: &dyn Disk, store_id: [u8; 16]) -> Vec<FileReport> {
         report
     };
     files.into_iter().map(report).collect()
+}
+
+/// The number of a file of cells.
+fn cells_number(file: &str) -> Option<u64> {
+    let digits = file.strip_prefix(arena::FOLDER)?.strip_prefix('/')?.split('.').next()?;
+    digits.parse().ok().filter(|number| cells::file_name(*number) == file)
+}
+
+/// A file of cells, its sketches checked.
+fn cells(disk: &dyn Disk, store_id: [u8; 16], number: u64) -> FileReport {
+    let mut report = FileReport::new(disk, cells::file_name(number));
+    if report.is_gone() {
+        return report;
+    }
+    match Cells::open(disk, number, store_id) {
+        Ok(cells) => {
+            report.fact("collection", cells.header.collection.0);
+            report.fact("dim", cells.header.dim);
+            report.fact("cells", cells.header.cells);
+            report.fact("rows", cells.header.rows);
+            report.fact("sources", cells.header.sources);
+            if let Err(error) = cells.bodies() {
+                report.problem(&error);
+            }
+        }
+        Err(error) => report.trouble(disk, &error),
+    }
+    report
 }
 
 /// The columns: a row per file, every block read, and one for the set of hot ids.
