@@ -142,6 +142,15 @@ impl<T> Sieve<T> {
         }
     }
 
+    /// The score of the n-th best so far, from 1; `None` while there are fewer, or for an n above k.
+    #[must_use]
+    pub fn nth_best(&self, n: usize) -> Option<f32> {
+        let at = n.checked_sub(1).filter(|at| *at < self.kept.len() && n <= self.k)?;
+        let mut scores: Vec<f32> = self.kept.iter().map(|(score, _)| *score).collect();
+        let (_, nth, _) = scores.select_nth_unstable_by(at, |a, b| b.total_cmp(a));
+        Some(*nth)
+    }
+
     fn most(&self) -> usize {
         self.k.saturating_add(self.ties_max)
     }
@@ -218,6 +227,13 @@ mod tests {
             for (item, score) in scores.iter().enumerate() {
                 sieve.offer(f32::from(*score), item);
             }
+            let mut best = scores.clone();
+            best.sort_unstable_by(|a, b| b.cmp(a));
+            for n in 1..=k {
+                let nth = best.get(n - 1).map(|score| f32::from(*score));
+                prop_assert_eq!(sieve.nth_best(n), nth);
+            }
+            prop_assert_eq!(sieve.nth_best(k + 1), None);
             let (kept, crowded) = sieve.into_kept();
             prop_assert!(kept.iter().all(|(score, item)| *score == f32::from(scores[*item])));
             let mut kept: Vec<usize> = kept.into_iter().map(|(_, item)| item).collect();

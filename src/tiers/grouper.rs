@@ -5,7 +5,9 @@
 //!    cells as the root of the rows, so that choosing cells costs about what looking into one does;
 //! 2. every living row goes to the cell of its nearest centroid. Some other rows are asked for
 //!    their neighbours on the way, and how far the cells of those lie below the best one gives the
-//!    reaches: how far a search has to look for the recall it is asked for, measured on these very rows;
+//!    reaches: how far a search has to look for the recall it is asked for, measured on these very rows.
+//!    Rows may lie much nearer to their neighbours than a query does, so it is told in units of what of a
+//!    query points elsewhere than to its last neighbour;
 //! 3. cell by cell the codes are read again, and their sketches, less the centroid, written.
 //!
 //! Memory: the sample (32 rows a cell, 3 MB at 64,000 rows) and six bytes a row.
@@ -15,7 +17,9 @@
 //!
 //! Never: decides what is warm, removes a file, or writes where a reader looks.
 
-use crate::bytes::codec::cells::{CellsHeader, HITS, RECALLS, Reaches, Source, Tables};
+use crate::bytes::codec::cells::{
+    CellsHeader, HITS, REACH_MAX, RECALLS, Reaches, Source, Tables, aside,
+};
 use crate::bytes::codec::codes;
 use crate::io::Disk;
 use crate::organs::archive::Segment;
@@ -337,18 +341,20 @@ impl Asked {
         }
     }
 
-    /// How far below the best centroid's cosine the centroids of the neighbours' cells lie.
+    /// How far below the best centroid's cosine the centroids of the neighbours' cells lie, over
+    /// [`aside`] of the last neighbour's cosine.
     fn reaches(self, centroids: &Centroids) -> Reaches {
         let mut gaps = [const { Vec::new() }; HITS.len()];
         for query in self.queries {
             let cosines = centroids.cosines(&query.vector);
             let best = cosines.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            for (n, (_, _, cell)) in query.nearest.into_sorted().into_iter().enumerate() {
-                let cosine = cosines.get(usize::from(cell)).copied().unwrap_or(best);
-                for (gaps, hits) in gaps.iter_mut().zip(HITS) {
-                    if n < hits {
-                        gaps.push((best - cosine).clamp(0.0, 2.0));
-                    }
+            let nearest = query.nearest.into_sorted();
+            for (gaps, hits) in gaps.iter_mut().zip(HITS) {
+                let hits = nearest.get(..hits.min(nearest.len())).unwrap_or_default();
+                let aside = aside(hits.last().map_or(0.0, |(last, ..)| *last));
+                for (_, _, cell) in hits {
+                    let cosine = cosines.get(usize::from(*cell)).copied().unwrap_or(best);
+                    gaps.push(((best - cosine) / aside).max(0.0));
                 }
             }
         }
@@ -356,7 +362,7 @@ impl Asked {
             gaps.sort_unstable_by(f32::total_cmp);
             RECALLS.map(|recall| {
                 let at = (f64::from(recall) * gaps.len() as f64).ceil() as usize;
-                gaps.get(at.max(1) - 1).copied().unwrap_or(2.0)
+                gaps.get(at.max(1) - 1).copied().unwrap_or(REACH_MAX)
             })
         })
     }

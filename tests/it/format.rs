@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pmll::{Draft, Store};
+use pmll::{Draft, Options, Store};
 
 type Fields = BTreeMap<String, (usize, usize)>;
 
@@ -46,7 +46,8 @@ fn crc(parts: &[&[u8]]) -> u64 {
 
 /// A store with every kind of file in it. It stays open, so that its last note stays in the log.
 fn store(path: &Path) -> Store {
-    let store = Store::open(path).unwrap();
+    let options = Options { cells_rows_min: 100, background: false, ..Options::default() };
+    let store = Store::builder(path).options(options).open().unwrap();
     let notes = store.collection("notes").unwrap();
     for n in 0..200 {
         let draft = Draft::text(format!("note {n}")).vector([1.0, n as f32]);
@@ -133,9 +134,42 @@ fn format_of_the_files_of_a_store() {
         assert_eq!(bytes(footer, &fields("Archive footer"), "store"), id);
     }
 
+    cells(&path, &id);
     columns(&path);
     index(&path);
     drop(store);
+}
+
+fn cells(path: &Path, id: &[u8]) {
+    let header = fields("Cells header");
+    for name in names(&path.join("arena"), ".cel") {
+        let file = std::fs::read(&name).unwrap();
+        assert_eq!(bytes(&file, &header, "magic"), b"pmllCEL\n");
+        assert_eq!(bytes(&file, &header, "store"), id);
+        let own = number(&file, &header, "file");
+        assert!(name.to_string_lossy().ends_with(&format!("{own:010}.cel")));
+        let covered = &file[..header["crc"].0];
+        assert_eq!(number(&file, &header, "crc"), crc(&[covered]));
+        let [cells, dim, rows, sources] =
+            ["cells", "dim", "rows", "sources"].map(|name| number(&file, &header, name) as usize);
+        let tables = 16 * sources + cells * (4 + 12 + dim) + 4 * rows;
+        let (tables, bodies) = file[header["end"].0..].split_at(tables);
+        let bound = |part: u64, bytes: &[u8]| {
+            crc(&[id, &own.to_le_bytes(), &part.to_le_bytes(), bytes]).to_le_bytes()
+        };
+        assert_eq!(bodies[..4], bound(u64::MAX, tables)[..4]);
+        let mut at = 4;
+        for (cell, rows) in tables[16 * sources..].chunks(4).take(cells).enumerate() {
+            let rows = u32::from_le_bytes(rows.try_into().unwrap()) as usize;
+            if rows > 0 {
+                let len = rows.div_ceil(64) * 64 * (dim.div_ceil(8) + 1);
+                let crc = &bodies[at + len..at + len + 4];
+                assert_eq!(*crc, bound(cell as u64, &bodies[at..at + len])[..4]);
+                at += len + 4;
+            }
+        }
+        assert_eq!(at, bodies.len());
+    }
 }
 
 fn columns(path: &Path) {

@@ -12,7 +12,8 @@
 //! source has the reference p + the vectors of all sources before. References of a cell are ascending,
 //! and stand in the order of its sketches. A centroid is a packed row of 8-bit codes; decoded, it is
 //! the mean that was taken away from the sketches of its cell. Reaches: for 10 and for 100 hits, how
-//! far below the best centroid's cosine those lie whose cells hold a share [`RECALLS`] of the hits.
+//! far below the best centroid's cosine those lie whose cells hold a share [`RECALLS`] of the hits, in units
+//! of [`aside`].
 //!
 //! Vectors are compared by cosine: no other metric has cells. Checksums of tables and bodies begin with
 //! store id, number and place, so that none verifies elsewhere. The file ends with the last CRC.
@@ -42,7 +43,18 @@ pub const RECALLS: [f32; 8] = [0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999]
 pub const HITS: [usize; 2] = [10, 100];
 const CRC_BYTES: usize = 4;
 
-/// How far below the best centroid's cosine cells are worth a look, for each of [`HITS`] and [`RECALLS`].
+/// The longest reach: all cells, whatever the query.
+pub const REACH_MAX: f32 = 200.0;
+
+/// The length of what points elsewhere in a vector of length 1 that has this cosine to another: the unit of
+/// reaches. At least 0.01, so that a query that stands in the data has a reach too.
+#[must_use]
+pub fn aside(cosine: f32) -> f32 {
+    (1.0 - cosine * cosine).max(1e-4).sqrt()
+}
+
+/// How far below the best centroid's cosine cells are worth a look, for each of [`HITS`] and [`RECALLS`], in
+/// units of [`aside`] of the cosine of the last of the hits.
 pub type Reaches = [[f32; RECALLS.len()]; HITS.len()];
 
 /// What a file of cells says of itself.
@@ -118,7 +130,7 @@ impl CellsHeader {
     }
 
     fn check(&self) -> Result<(), Damage> {
-        let is_reach = |reach: &f32| (0.0..=2.0).contains(reach);
+        let is_reach = |reach: &f32| (0.0..=REACH_MAX).contains(reach);
         if self.cells == 0
             || self.cells > CELLS_MAX
             || self.rows == 0

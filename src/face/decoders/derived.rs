@@ -1,8 +1,10 @@
 //! The decoders of files that are made anew when they are lost: arena, codes, columns, index.
 
 use crate::bytes::codec::block::{self, BlockHeader};
+use crate::bytes::codec::cells::HEADER_BYTES;
 use crate::bytes::codec::codes::layout;
 use crate::io::Disk;
+use crate::organs::arena::cells::{self, Cells, CellsWriter};
 use crate::organs::arena::{self, Block};
 use crate::organs::catalog::tables::{
     self, LOCATED_BYTES, NUMBER_BYTES, Table, key_row, open_bytes, open_key_row, open_located,
@@ -40,6 +42,29 @@ pub fn arena_block(bytes: &[u8]) -> Answer {
     holds(again.len() == bytes.len(), "a block of another length")?;
     let table = block::table(&header, &again).map(<[u8]>::to_vec).map_err(|e| e.to_string())?;
     same(block::table(&header, bytes).map_err(|e| e.to_string())?, &table)
+}
+
+/// A file of cells.
+pub fn arena_cells(bytes: &[u8]) -> Answer {
+    let name = cells::file_name(1);
+    let first = disk(&[arena::FOLDER], &[(&name, bytes)]).map_err(|e| e.to_string())?;
+    let Ok(file) = Cells::open(&first, 1, STORE) else { return Ok(false) };
+    let Ok(bodies) = file.bodies() else { return Ok(false) };
+    let second = disk(&[arena::FOLDER], &[]).map_err(|e| e.to_string())?;
+    let writer = CellsWriter::create(&second, file.header, &file.tables);
+    let mut writer = writer.map_err(|e| e.to_string())?;
+    let mut blocks = Vec::new();
+    for cell in 0..file.header.cells {
+        file.read(cell as usize, &mut blocks).map_err(|e| e.to_string())?;
+        same(file.blocks(cell as usize, &bodies), &blocks)?;
+        writer.add(cell, blocks.clone()).map_err(|e| e.to_string())?;
+    }
+    writer.finish().map_err(|e| e.to_string())?;
+    let again = crate::io::read_whole(&second as &dyn Disk, &name, usize::MAX);
+    let again = again.map_err(|e| e.to_string())?;
+    // What is reserved in the header is not read, and written as zeros.
+    let behind = |bytes: &'_ [u8]| bytes.get(HEADER_BYTES..).unwrap_or_default().to_vec();
+    same(&behind(bytes), &behind(&again))
 }
 
 /// Bits and dimension (a byte each), and a row of codes, which is scored, decoded and narrowed.

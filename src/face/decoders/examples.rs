@@ -6,6 +6,7 @@ use roaring::RoaringTreemap;
 
 use crate::bytes::codec::block::{self, BlockHeader};
 use crate::bytes::codec::body::{FrameEntry, encode_body};
+use crate::bytes::codec::cells::{CellsHeader, HITS, RECALLS, Source, Tables};
 use crate::bytes::codec::codes::layout;
 use crate::bytes::codec::log::{Commit, FRAME_BYTES, Frame, Kind};
 use crate::bytes::codec::op::encode_op;
@@ -14,6 +15,7 @@ use crate::bytes::codec::segment::{SectionKind, Seed};
 use crate::io::{Disk, MemoryDisk, read_whole};
 use crate::organs::archive::writer::PayloadReader;
 use crate::organs::archive::{self, NewSegment, Segment, Shape, write_segment};
+use crate::organs::arena::cells::{self, CellsWriter};
 use crate::organs::catalog::tables::{self, Located, Table};
 use crate::organs::columns::moves::{LevelMove, Moves};
 use crate::organs::columns::{hot, row, sealed};
@@ -64,6 +66,7 @@ pub fn examples(name: &str) -> Vec<Vec<u8>> {
         "archive_segment" => vec![segment()],
         "segment_value" => dead(),
         "arena_block" => blocks(),
+        "arena_cells" => vec![cells(1), cells(70)],
         "codes" => vec![codes(8, 0), codes(33, 0), codes(64, 1)],
         "sketches" => vec![sketches(8, 0), sketches(65, 1)],
         "columns_file" => vec![columns(5), columns(120)],
@@ -394,6 +397,39 @@ fn blocks() -> Vec<Vec<u8>> {
         all.extend(block::encode(&header, &rows, &row.repeat(3)));
     }
     all
+}
+
+/// Three cells, the second one without rows.
+fn cells(rows: u32) -> Vec<u8> {
+    let disk = folders();
+    let source = Source { segment: 4, group: 0, vectors: 2 * rows + 1 };
+    let tables = Tables {
+        sources: vec![source],
+        rows: vec![rows, 0, 1],
+        centroids: codes(8, 0).split_off(2).repeat(3),
+        refs: (0..rows).map(|n| 2 * n).chain([1]).collect(),
+    };
+    let header = CellsHeader {
+        store_id: STORE,
+        number: 1,
+        collection: CollectionId(1),
+        dim: 8,
+        cells: 3,
+        rows: rows + 1,
+        sources: 1,
+        reaches: [[0.25; RECALLS.len()]; HITS.len()],
+    };
+    let write = || {
+        let layout = header.sketches().ok_or_else(|| Error::internal("no layout"))?;
+        let mut writer = CellsWriter::create(&disk, header, &tables)?;
+        for (cell, rows) in (0..).zip(&tables.rows) {
+            writer.add(cell, vec![3; layout.blocks_bytes(*rows as usize)])?;
+        }
+        writer.finish()
+    };
+    let written: Result<u64> = write();
+    let name = cells::file_name(1);
+    written.ok().and_then(|_| read_whole(&disk, &name, usize::MAX).ok()).unwrap_or_default()
 }
 
 fn columns(rows: u64) -> Vec<u8> {

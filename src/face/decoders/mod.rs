@@ -52,6 +52,7 @@ pub const ALL: &[Decoder] = &[
     ("archive_segment", archive_segment),
     ("segment_value", segment_value),
     ("arena_block", arena_block),
+    ("arena_cells", arena_cells),
     ("codes", codes),
     ("sketches", sketches),
     ("columns_file", columns_file),

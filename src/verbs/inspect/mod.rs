@@ -19,8 +19,8 @@ use serde_json::{Map, Value, json};
 
 use crate::io::{Disk, OpenMode, join};
 use crate::organs::archive::{self, Segment};
-use crate::organs::arena::{self, Block};
 use crate::organs::arena::cells::{self, Cells};
+use crate::organs::arena::{self, Block};
 use crate::organs::catalog::Catalog;
 use crate::organs::columns::{self, sealed};
 use crate::tiers::cold::ColdSegment;

@@ -3,7 +3,8 @@
 //! 1. Every centroid is scored, by its codes.
 //! 2. Cells whose centroid lies within the reach below the best one are looked into, the best first, so
 //!    that the threshold soon says something. How far that is was measured when the cells were made
-//!    (`tiers/grouper`), for the recall a query asks for; a query that prunes nothing looks into all.
+//!    (`tiers/grouper`), for the recall a query asks for, and scaled by how far the k-th best of the first
+//!    cells lies from the query; a query that prunes nothing looks into all.
 //! 3. Their sketches are scored with the centroid in the place of the mean. Bodies stand in RAM if all of
 //!    them have room in their share of the budget; else each cell is one read.
 //!
@@ -13,7 +14,7 @@
 
 use std::sync::Arc;
 
-use crate::bytes::codec::cells::{HITS, RECALLS};
+use crate::bytes::codec::cells::{HITS, RECALLS, aside};
 use crate::organs::arena::cells::Cells;
 use crate::pure::sketch::SketchQuery;
 use crate::pure::topk::Sieve;
@@ -49,13 +50,18 @@ pub(super) fn offer(
     let best = cosines.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let reach = if pruned { reach(search, cells) } else { f32::INFINITY };
     let mut near: Vec<(f32, usize)> = cosines.into_iter().zip(0..).collect();
+    // The unit is at most 1.
     near.retain(|(cosine, cell)| *cosine >= best - reach && !cells.refs(*cell).is_empty());
+    let mut least = f32::NEG_INFINITY;
     near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
     let bodies = kept_bodies(search, cells)?;
     let mean = vec![0.0; search.dim()];
     let mut sketch = SketchQuery::new(layout, &mean, search.prepared.vector());
     let (mut scores, mut blocks) = (Vec::new(), Vec::new());
     for (cosine, cell) in near {
+        if cosine < least {
+            break;
+        }
         let refs = cells.refs(cell);
         let bytes = match &bodies {
             Some(bodies) => cells.blocks(cell, bodies),
@@ -71,11 +77,18 @@ pub(super) fn offer(
             let (number, row) = homes.of_reference(*refs.get(at)?)?;
             (!grounds.get(number)?.keeps_out(row)).then_some((number, row))
         });
+        // As soon as there are as many as may be candidates, the last of k is known well enough.
+        if least == f32::NEG_INFINITY
+            && top.threshold() > f32::NEG_INFINITY
+            && let Some(last) = top.nth_best(search.query.k)
+        {
+            least = best - reach * aside(last.min(1.0));
+        }
     }
     Ok(covered)
 }
 
-/// How far below the best centroid's cosine cells are worth a look.
+/// How far below the best centroid's cosine cells are worth a look, in units of [`aside`].
 fn reach(search: &Search<'_>, cells: &Cells) -> f32 {
     let recall = match search.query.exactness {
         Exactness::Target(recall) => recall,

@@ -35,8 +35,9 @@ use hits::{Answers, Found, Score};
 /// vectors take less time than the stages.
 const EXACT_ROWS_MAX: u64 = 2048;
 
-/// Dimensions of the vectors that candidates were counted with.
+/// Dimensions and number of the vectors that candidates were counted with.
 const MEASURED_DIM: f64 = 384.0;
+const MEASURED_ROWS: f64 = 64_287.0;
 
 /// How sure a search has to be that it found the best.
 ///
@@ -65,7 +66,7 @@ impl Default for Exactness {
 impl Exactness {
     /// How many candidates sketches choose for k hits. Measured on 64,287 passages of 384
     /// dimensions, k = 10: docs/decisions/0013-rows-last.md.
-    fn candidates(self, k: usize, dim: usize) -> Option<usize> {
+    fn candidates(self, k: usize, dim: usize, rows: u64) -> Option<usize> {
         let candidates = match self {
             Exactness::Exact => return None,
             Exactness::Codes => 30,
@@ -77,7 +78,9 @@ impl Exactness {
         let wide = k.saturating_mul(candidates).max(candidates * 5) as f64;
         // A sketch of d bits errs by 1 / sqrt(d): fewer dimensions than those measured take more.
         let coarse = (MEASURED_DIM / dim.max(1) as f64).sqrt().max(1.0);
-        Some((wide * coarse) as usize)
+        // And the k best of more rows lie closer together.
+        let dense = (rows as f64 / MEASURED_ROWS).sqrt().max(1.0);
+        Some((wide * coarse * dense) as usize)
     }
 }
 
@@ -287,8 +290,9 @@ fn finish<T>(
     }
     let search = Search::new(scope, query)?;
     let mut answers = search.answers();
-    let few = scope.view.cold.live_rows(scope.def.id) <= EXACT_ROWS_MAX;
-    match query.exactness.candidates(query.k, search.dim()) {
+    let rows = scope.view.cold.live_rows(scope.def.id);
+    let few = rows <= EXACT_ROWS_MAX;
+    match query.exactness.candidates(query.k, search.dim(), rows) {
         Some(candidates) if !few || search.by_codes() => {
             staged::run(&search, candidates, &mut answers)?
         }

@@ -70,7 +70,8 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
     let mut pruned = !masked && search.scope.view.levels.cells.contains_key(&search.scope.def.id);
     loop {
         let left = grounds.iter().map(Ground::left).sum::<u64>();
-        let chosen = match masked && left <= 4 * candidates as u64 {
+        let few = masked && left <= 4 * candidates as u64;
+        let chosen = match few {
             true => all_left(&grounds),
             false => choose(search, &grounds, candidates, pruned)?,
         };
@@ -84,7 +85,7 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
         let ranked = rank(search, &grounds, &chosen.rows)?;
         let all = chosen.rows.len();
         let settled = settle(search, &grounds, ranked)?;
-        let are_all = !pruned && all < candidates && settled.asked == all;
+        let are_all = few || (!pruned && all < candidates && settled.asked == all);
         // One in four may fall away before the choice is too narrow to trust.
         if are_all || settled.lost <= settled.asked / 4 {
             *answers = settled.answers;

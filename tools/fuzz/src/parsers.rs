@@ -135,6 +135,7 @@ fn parser(name: &'static str, read: fn(&[u8]) -> Answer, seeds: Vec<Vec<u8>>) ->
             Some(())
         }),
         "arena_block" => Some(block),
+        "arena_cells" => Some(cells),
         "columns_file" => Some(columns),
         "columns_hot" => Some(hot),
         "columns_moves" => Some(ending),
@@ -325,6 +326,31 @@ fn block(bytes: &mut [u8]) -> Option<()> {
     let (from, len) = ((64 + table + 4).next_multiple_of(64), rows.checked_mul(row_bytes)?);
     let crc = bound(2, get(bytes, from, len)?, &id);
     put_u32(bytes, from + len, crc);
+    Some(())
+}
+
+fn cells(bytes: &mut [u8]) -> Option<()> {
+    let head = crc(0, &[get(bytes, 0, 124)?]);
+    put_u32(bytes, 124, head);
+    let [cells, dim, rows, sources] =
+        [12, 44, 48, 52].map(|at| u32_at(bytes, at).map(|number| number as usize));
+    let (cells, dim, rows) = (cells?, dim?, rows?);
+    let id = get(bytes, 16, 24)?.to_vec();
+    let bound = |part: u64, body: &[u8]| crc(0, &[&id, &part.to_le_bytes(), body]);
+    let counts_at = 128 + sources?.checked_mul(16)?;
+    let tables = counts_at + cells.checked_mul(16 + dim)? + rows.checked_mul(4)?;
+    let crc = bound(u64::MAX, get(bytes, 128, tables.checked_sub(128)?)?);
+    put_u32(bytes, tables, crc);
+    let mut at = tables + 4;
+    for cell in 0..cells {
+        let rows = u32_at(bytes, counts_at + 4 * cell)? as usize;
+        if rows > 0 {
+            let len = rows.div_ceil(64).checked_mul(64 * (dim.div_ceil(8) + 1))?;
+            let crc = bound(cell as u64, get(bytes, at, len)?);
+            put_u32(bytes, at + len, crc);
+            at += len + 4;
+        }
+    }
     Some(())
 }
 
