@@ -315,8 +315,7 @@ impl Asked {
             let mut vector = vec![0.0; layout.dim()];
             quant::decode(layout, row, &mut vector);
             let scorer = CodeQuery::new(layout, Metric::Cosine, &vector);
-            // One more than is counted: the row itself.
-            let nearest = TopK::new(HITS.iter().max().map_or(1, |most| most + 1));
+            let nearest = TopK::new(HITS);
             Query { reference: *reference, vector, scorer, nearest }
         };
         let queries = rows.map(query).collect();
@@ -344,26 +343,21 @@ impl Asked {
     /// How far below the best centroid's cosine the centroids of the neighbours' cells lie, over
     /// [`aside`] of the last neighbour's cosine.
     fn reaches(self, centroids: &Centroids) -> Reaches {
-        let mut gaps = [const { Vec::new() }; HITS.len()];
+        let mut gaps = Vec::new();
         for query in self.queries {
             let cosines = centroids.cosines(&query.vector);
             let best = cosines.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let nearest = query.nearest.into_sorted();
-            for (gaps, hits) in gaps.iter_mut().zip(HITS) {
-                let hits = nearest.get(..hits.min(nearest.len())).unwrap_or_default();
-                let aside = aside(hits.last().map_or(0.0, |(last, ..)| *last));
-                for (_, _, cell) in hits {
-                    let cosine = cosines.get(usize::from(*cell)).copied().unwrap_or(best);
-                    gaps.push(((best - cosine) / aside).max(0.0));
-                }
+            let aside = aside(nearest.last().map_or(0.0, |(last, ..)| *last));
+            for (_, _, cell) in nearest {
+                let cosine = cosines.get(usize::from(cell)).copied().unwrap_or(best);
+                gaps.push(((best - cosine) / aside).max(0.0));
             }
         }
-        gaps.map(|mut gaps| {
-            gaps.sort_unstable_by(f32::total_cmp);
-            RECALLS.map(|recall| {
-                let at = (f64::from(recall) * gaps.len() as f64).ceil() as usize;
-                gaps.get(at.max(1) - 1).copied().unwrap_or(REACH_MAX)
-            })
+        gaps.sort_unstable_by(f32::total_cmp);
+        RECALLS.map(|recall| {
+            let at = (f64::from(recall) * gaps.len() as f64).ceil() as usize;
+            gaps.get(at.max(1) - 1).copied().unwrap_or(REACH_MAX)
         })
     }
 }

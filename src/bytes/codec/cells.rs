@@ -1,8 +1,8 @@
 //! Cells: the sketches of a collection's archived rows, grouped by nearness.
 //!
 //! ```text
-//! header (128): magic (8) | format u32 | cells u32 | store id (16) | number u64 | collection u32
-//!             | dim u32 | rows u32 | sources u32 | reaches (64) | zeros (4) | header CRC u32
+//! header (96): magic (8) | format u32 | cells u32 | store id (16) | number u64 | collection u32
+//!             | dim u32 | rows u32 | sources u32 | reaches (32) | zeros (4) | header CRC u32
 //! tables:       sources x (segment u64, group u32, vectors u32) | cells x rows u32
 //!             | cells x centroid (12 + dim bytes) | rows x reference u32 | tables CRC u32
 //! bodies:       per cell: blocks of 64 sketches | CRC u32
@@ -11,9 +11,9 @@
 //! Little-endian. A source is a group of a sealed segment; a row that stands at place p of the n-th
 //! source has the reference p + the vectors of all sources before. References of a cell are ascending,
 //! and stand in the order of its sketches. A centroid is a packed row of 8-bit codes; decoded, it is
-//! the mean that was taken away from the sketches of its cell. Reaches: for 10 and for 100 hits, how
-//! far below the best centroid's cosine those lie whose cells hold a share [`RECALLS`] of the hits, in units
-//! of [`aside`].
+//! the mean that was taken away from the sketches of its cell. Reaches: for 100 hits, how far
+//! below the best centroid's cosine those lie whose cells hold a share [`RECALLS`] of the hits, in units of
+//! [`aside`].
 //!
 //! Vectors are compared by cosine: no other metric has cells. Checksums of tables and bodies begin with
 //! store id, number and place, so that none verifies elsewhere. The file ends with the last CRC.
@@ -32,15 +32,16 @@ pub const MAGIC: [u8; 8] = *b"pmllCEL\n";
 /// Format number; 0 is the development format, refused by every later build.
 pub const FORMAT: u32 = 0;
 /// Length of the header.
-pub const HEADER_BYTES: usize = 128;
+pub const HEADER_BYTES: usize = 96;
 /// Length of a source.
 pub const SOURCE_BYTES: usize = 16;
 /// Most cells: their numbers take two bytes while rows are assigned.
 pub const CELLS_MAX: u32 = 1 << 16;
 /// Shares of the hits that reaches are told for.
 pub const RECALLS: [f32; 8] = [0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999];
-/// Hits that reaches are told for.
-pub const HITS: [usize; 2] = [10, 100];
+/// Hits that reaches are told for, and serve up to. Of fewer the nearest may be near copies, which no query
+/// lies as near to.
+pub const HITS: usize = 100;
 const CRC_BYTES: usize = 4;
 
 /// The longest reach: all cells, whatever the query.
@@ -53,9 +54,9 @@ pub fn aside(cosine: f32) -> f32 {
     (1.0 - cosine * cosine).max(1e-4).sqrt()
 }
 
-/// How far below the best centroid's cosine cells are worth a look, for each of [`HITS`] and [`RECALLS`], in
+/// How far below the best centroid's cosine cells are worth a look, for each of [`RECALLS`], in
 /// units of [`aside`] of the cosine of the last of the hits.
-pub type Reaches = [[f32; RECALLS.len()]; HITS.len()];
+pub type Reaches = [f32; RECALLS.len()];
 
 /// What a file of cells says of itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -138,7 +139,7 @@ impl CellsHeader {
             || self.sources > self.rows
             || self.dim == 0
             || self.dim as usize > limits::DIM_MAX
-            || !self.reaches.as_flattened().iter().all(is_reach)
+            || !self.reaches.iter().all(is_reach)
         {
             return Err(Damage::new("its counts contradict each other"));
         }
@@ -167,7 +168,7 @@ impl CellsHeader {
         out.put_u32(self.dim);
         out.put_u32(self.rows);
         out.put_u32(self.sources);
-        self.reaches.as_flattened().iter().for_each(|reach| out.put_f32(*reach));
+        self.reaches.iter().for_each(|reach| out.put_f32(*reach));
         out.put_bytes(&[0; 4]);
         let crc = crc32fast::hash(&out);
         out.put_u32(crc);
@@ -196,7 +197,7 @@ impl CellsHeader {
         if format != FORMAT {
             return Ok((format, header));
         }
-        for reach in header.reaches.as_flattened_mut() {
+        for reach in &mut header.reaches {
             *reach = reader.f32()?;
         }
         let (body, crc) = bytes.split_last_chunk::<CRC_BYTES>().unwrap_or((&[], &[0; 4]));
@@ -313,7 +314,7 @@ mod tests {
             cells: 2,
             rows: 3,
             sources: 2,
-            reaches: [[0.5; 8]; 2],
+            reaches: [0.5; 8],
         };
         let source = |segment, vectors| Source { segment, group: 0, vectors };
         let tables = Tables {

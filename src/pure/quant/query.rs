@@ -23,15 +23,13 @@ use crate::words::options::Metric;
 /// Asks for the bytes of a row, which some work later will be scored. Elsewhere than on x86-64 it does
 /// nothing.
 #[inline]
+#[allow(unused_unsafe)] // Prefetching is unsafe for the oldest compiler supported, safe for newer ones.
 pub fn fetch(row: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     for line in row.chunks(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: every x86-64 has the instruction; a prefetch reads nothing the program can see.
-        #[allow(unused_unsafe)] // Unsafe for the oldest compiler supported, safe for newer ones.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
-        }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = row;

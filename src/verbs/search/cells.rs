@@ -96,19 +96,18 @@ fn reach(search: &Search<'_>, cells: &Cells) -> f32 {
         Exactness::Exact => 1.0,
     };
     let share = 1.0 - (1.0 - recall) * MISSED_PART;
-    let line = HITS.iter().position(|hits| search.query.k <= *hits);
-    // Nobody has measured how far so many hits lie apart.
-    let Some(reaches) = line.and_then(|line| cells.header.reaches.get(line)) else {
+    if search.query.k > HITS {
+        // Nobody has measured how far so many lie apart.
         return f32::INFINITY;
-    };
+    }
     // Between two shares that were measured the reach lies between theirs.
     let mut below = (0.0, 0.0);
-    for (known, reach) in RECALLS.into_iter().zip(reaches) {
+    for (known, reach) in RECALLS.into_iter().zip(cells.header.reaches) {
         if known >= share {
             let part = (share - below.0) / (known - below.0);
             return below.1 + (reach - below.1) * part;
         }
-        below = (known, *reach);
+        below = (known, reach);
     }
     f32::INFINITY
 }

@@ -37,8 +37,8 @@ pub(super) type Candidate = (usize, u32);
 
 /// What sketches chose.
 pub(super) struct Chosen {
-    /// The candidates, in no order.
-    pub rows: Vec<Candidate>,
+    /// The candidates with their scores, the best first.
+    pub rows: Vec<(f32, Candidate)>,
     /// Rows whose sketches are damaged.
     pub unsketched: Vec<(usize, Range<u32>)>,
     /// Whether more rows score the same as the last one than may be looked at.
@@ -114,8 +114,8 @@ pub(super) fn choose(
             });
         }
     }
-    let (kept, crowded) = top.into_kept();
-    let rows = kept.into_iter().map(|(_, row)| row).collect();
+    let (mut rows, crowded) = top.into_kept();
+    rows.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
     Ok(Chosen { rows, unsketched, crowded })
 }
 

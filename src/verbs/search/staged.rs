@@ -2,8 +2,9 @@
 //!
 //! 1. [`choose`]: the rows whose sketches are nearest to the query, of those that count. If a filter leaves
 //!    few, all of them.
-//! 2. Each candidate by its codes, from the arena if it is warm, else by one small read of the
-//!    archive. How far a score by codes may be off, their step says.
+//! 2. The candidates by their codes, from the arena if they are warm, else by one small read of the
+//!    archive each; until their sketches say that none of those left can be among the best k. How far a
+//!    score by codes may be off, their step says.
 //! 3. From the best of those down: whether they are answers at all (alive, not superseded in RAM, not
 //!    expired), and their exact vectors, from RAM or by one read; until the codes of those left say that
 //!    none can be better than the last of k. Of a hundred candidates some twelve come this far. Who stands
@@ -26,11 +27,13 @@ use std::sync::Arc;
 use crate::organs::archive::Row;
 use crate::pure::filter::Filter;
 use crate::pure::quant::{self, Bits, CodeQuery};
+use crate::pure::topk::TopK;
 use crate::tiers::Copy;
 use crate::tiers::levels::WarmBlock;
 use crate::tiers::places::{Places, Shelf};
 use crate::words::error::Result;
 use crate::words::id::{EntryId, Lsn};
+use crate::words::options::Metric;
 
 use super::Search;
 use super::choose::{Candidate, Chosen, choose, key};
@@ -108,7 +111,10 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
 /// All rows that a mask leaves.
 fn all_left(grounds: &[Ground<'_>]) -> Chosen {
     let rows = grounds.iter().enumerate();
-    let rows = rows.flat_map(|(number, ground)| ground.rows_left().map(move |row| (number, row)));
+    let rows = rows.flat_map(|(number, ground)| {
+        // No sketch was asked: any of them may be the best.
+        ground.rows_left().map(move |row| (f32::INFINITY, (number, row)))
+    });
     Chosen { rows: rows.collect(), unsketched: Vec::new(), crowded: false }
 }
 
@@ -138,62 +144,90 @@ fn kept_places(
     Ok(Some(places))
 }
 
-/// Stage 2: what the candidates are worth by their codes, the best first.
+/// Candidates whose codes are asked for before the first of them is scored: codes stand anywhere in the
+/// arena, and the processor fetches about as many lines at a time.
+const AHEAD: usize = 16;
+/// Standard deviations that a sketch is trusted to.
+const SKETCH_TRUST: f32 = 2.1;
+
+/// How far a cosine may lie above what its sketch says. The estimate `f * (s . q)` errs by what of the query
+/// lies along the difference of signs and values, at random directions with a standard deviation of
+/// `sqrt(pi / 2 - 1) / sqrt(dim)` at most. Other metrics scale it by norms: there every candidate is ranked.
+fn sketch_slack(search: &Search<'_>) -> f32 {
+    match search.scope.def.spec.metric {
+        Metric::Cosine => {
+            SKETCH_TRUST * (std::f32::consts::FRAC_PI_2 - 1.0).sqrt() / (search.dim() as f32).sqrt()
+        }
+        Metric::Dot | Metric::L2 => f32::INFINITY,
+    }
+}
+
+/// Stage 2: what the candidates are worth by their codes, the best first. Candidates come in order of their
+/// sketches; it ends where a sketch says that none of those left can be among the best k.
 fn rank<'a>(
     search: &Search<'a>,
     grounds: &[Ground<'_>],
-    chosen: &[Candidate],
+    chosen: &[(f32, Candidate)],
 ) -> Result<Vec<Ranked<'a>>> {
     let (scope, metric) = (search.scope, search.scope.def.spec.metric);
     let shelf = Shelf::new(&scope.view.levels, scope.def.id);
     let mut places: Vec<Option<Option<Arc<Places>>>> = vec![None; grounds.len()];
-    // Codes stand anywhere in the arena: all are asked for before the first is looked at.
-    let mut warm = Vec::with_capacity(chosen.len());
-    for (number, at) in chosen {
-        let (Some(ground), Some(known)) = (grounds.get(*number), places.get_mut(*number)) else {
-            warm.push(None);
-            continue;
-        };
-        let places = match known {
-            Some(places) => places,
-            None => known.insert(kept_places(search, ground, &shelf)?),
-        };
-        let found = places.as_ref().and_then(|places| {
-            let (block, row) = places.code(&shelf, *at)?;
-            let codes = block.block.row(row).ok()?;
-            quant::fetch(codes);
-            Some((block, row, codes, places.lasts(*at)))
-        });
-        warm.push(found);
-    }
+    let slack_of_sketches = sketch_slack(search);
+    let mut best = TopK::new(search.query.k);
     let mut ranked = Vec::with_capacity(chosen.len());
-    let mut by_four = None;
-    let mut code = Vec::new();
-    for (candidate, warm) in chosen.iter().zip(warm) {
-        let Some(ground) = grounds.get(candidate.0) else { continue };
-        let (coded, slack) = match warm {
-            Some((block, _, codes, _)) if block.block.bits() == 4 => {
-                let query = by_four.get_or_insert_with(|| {
-                    let layout = search.by_eight.layout().with_bits(Bits::Four);
-                    CodeQuery::new(layout, metric, search.prepared.vector())
-                });
-                (Ok((query.score(codes), 4)), query.slack(codes))
-            }
-            Some((_, _, codes, _)) => {
-                (Ok((search.by_eight.score(codes), 8)), search.by_eight.slack(codes))
-            }
-            None => match whole(search.code_of(ground, candidate.1, &mut code))? {
-                Ok(score) => (Ok((score, 8)), search.by_eight.slack(&code)),
-                Err(damage) => (Err(damage), 0.0),
-            },
-        };
-        // An exact vector stands for itself: who has no codes comes first.
-        let bound = coded.as_ref().map_or(f32::INFINITY, |(score, _)| match search.by_codes() {
-            true => *score,
-            false => score + slack,
-        });
-        let warm = warm.filter(|(.., lasts)| *lasts).map(|(block, row, ..)| (block, row));
-        ranked.push(Ranked { candidate: *candidate, coded, bound, warm });
+    let (mut by_four, mut code) = (None, Vec::new());
+    let mut warm = Vec::with_capacity(AHEAD);
+    for some in chosen.chunks(AHEAD) {
+        if some.first().is_some_and(|(score, _)| score + slack_of_sketches < best.threshold()) {
+            break;
+        }
+        warm.clear();
+        for (_, (number, at)) in some {
+            let (Some(ground), Some(known)) = (grounds.get(*number), places.get_mut(*number))
+            else {
+                warm.push(None);
+                continue;
+            };
+            let places = match known {
+                Some(places) => places,
+                None => known.insert(kept_places(search, ground, &shelf)?),
+            };
+            let found = places.as_ref().and_then(|places| {
+                let (block, row) = places.code(&shelf, *at)?;
+                let codes = block.block.row(row).ok()?;
+                quant::fetch(codes);
+                Some((block, row, codes, places.lasts(*at)))
+            });
+            warm.push(found);
+        }
+        for ((_, candidate), warm) in some.iter().zip(&warm) {
+            let Some(ground) = grounds.get(candidate.0) else { continue };
+            let (coded, slack) = match warm {
+                Some((block, _, codes, _)) if block.block.bits() == 4 => {
+                    let query = by_four.get_or_insert_with(|| {
+                        let layout = search.by_eight.layout().with_bits(Bits::Four);
+                        CodeQuery::new(layout, metric, search.prepared.vector())
+                    });
+                    (Ok((query.score(codes), 4)), query.slack(codes))
+                }
+                Some((_, _, codes, _)) => {
+                    (Ok((search.by_eight.score(codes), 8)), search.by_eight.slack(codes))
+                }
+                None => match whole(search.code_of(ground, candidate.1, &mut code))? {
+                    Ok(score) => (Ok((score, 8)), search.by_eight.slack(&code)),
+                    Err(damage) => (Err(damage), 0.0),
+                },
+            };
+            // An exact vector stands for itself: who has no codes comes first.
+            let bound = coded.as_ref().map_or(f32::INFINITY, |(score, _)| {
+                // Which of equal ones counts, ids decide: here any order does.
+                best.offer(score - slack, EntryId(ranked.len() as u64), ());
+                if search.by_codes() { *score } else { score + slack }
+            });
+            let lasting = warm.filter(|(.., lasts)| *lasts);
+            let warm = lasting.map(|(block, row, ..)| (block, row));
+            ranked.push(Ranked { candidate: *candidate, coded, bound, warm });
+        }
     }
     ranked.sort_unstable_by(|a, b| b.bound.total_cmp(&a.bound));
     Ok(ranked)

@@ -65,7 +65,7 @@ impl Default for SimulateOptions {
             effort: 1,
             seed: 20_260,
             threads,
-            nested_every: 160,
+            nested_every: 200,
             every_call: 1,
             workload: 0,
         }
