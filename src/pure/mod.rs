@@ -4,6 +4,8 @@ pub mod filter;
 pub mod kernel;
 pub mod policy;
 pub mod quant;
+#[cfg(test)]
+mod rates;
 pub mod score;
 mod simd;
 pub mod sketch;

@@ -109,7 +109,7 @@ impl CodeQuery {
         CodeQuery::with_simd(layout, metric, query, Simd::best())
     }
 
-    pub(super) fn with_simd(
+    pub(in crate::pure) fn with_simd(
         layout: RowLayout,
         metric: Metric,
         query: &[f32],

@@ -63,7 +63,7 @@ impl SketchQuery {
         SketchQuery::with_simd(layout, mean, query, Simd::best())
     }
 
-    pub(super) fn with_simd(
+    pub(in crate::pure) fn with_simd(
         layout: SketchLayout,
         mean: &[f32],
         query: &[f32],
