@@ -1,11 +1,12 @@
 //! The engine: one opened store, with its locks and their order.
 //!
-//! Lock order, outermost first: `maintenance` (one checkpoint or vacuum at a time) > `wal` (held
+//! Lock order, outermost first: `grouping` (one grouping at a time) > `maintenance` (one checkpoint or vacuum at a time) > `wal` (held
 //! by the leader, and by a freeze) > `publishing` (the swap of the view). `queue` is taken alone
 //! or inside none of them. Readers take none: they load the view.
 //!
 //! Never: waits for a reader; writes after it was poisoned or closed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,6 +34,7 @@ use crate::verbs::layout;
 use crate::verbs::recovery::{self, Recovered};
 use crate::words::clock::Clock;
 use crate::words::error::{Error, ErrorKind, Result};
+use crate::words::id::CollectionId;
 use crate::words::limits;
 use crate::words::options::Options;
 use crate::words::sync::{self, Condvar, Mutex};
@@ -63,6 +65,10 @@ pub struct Engine {
     /// The last moves between levels.
     pub(crate) moved: Mutex<Moves>,
     pub(crate) caches: Caches,
+    /// Held by the one grouping that is under way; taken before `maintenance`.
+    pub(crate) grouping: Mutex<()>,
+    /// Living rows of each collection when it was last to be grouped.
+    pub(crate) grouped: Mutex<BTreeMap<CollectionId, u64>>,
     pub(crate) poison: Poison,
     pub(crate) reserve: Reserve,
     pub(crate) wake: Wake,
@@ -148,7 +154,8 @@ impl Engine {
             Some(Wal::open(Arc::clone(&disk), store_id, scan, options)?)
         };
         let reserve = Reserve::found(&*disk);
-        let (levels, next_block) = open_levels(&*disk, store_id, &options, &view, &mut warnings)?;
+        let (levels, next_block) =
+            open_levels(&*disk, store_id, &options, &view, budget, &mut warnings)?;
         view.levels = Arc::new(levels);
         let engine = Arc::new(Engine {
             disk,
@@ -172,6 +179,8 @@ impl Engine {
             columns,
             moved,
             caches: Caches::default(),
+            grouping: Mutex::new(()),
+            grouped: Mutex::default(),
             poison: Poison::default(),
             reserve,
             wake: Wake::default(),
@@ -247,6 +256,7 @@ impl Engine {
         if let Err(error) = self.fit_catalog() {
             tracing::warn!(%error, "the index keeps its cache until the next open");
         }
+        self.fit_cells();
         self.checkpoint_if_due();
         self.compress_if_due();
         Ok(())

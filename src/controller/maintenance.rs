@@ -56,7 +56,7 @@ pub struct CheckpointReport {
 
 impl Engine {
     /// Whether enough is unarchived that a checkpoint should start: half of what may be.
-    fn checkpoint_is_due(&self) -> bool {
+    pub(super) fn checkpoint_is_due(&self) -> bool {
         let half = self.log_bytes_max() / 2;
         self.view.load().hot_bytes() >= half || self.log_bytes.load(Ordering::Acquire) >= half
     }
@@ -179,6 +179,7 @@ impl Engine {
             self.with_ground(|ground| mover::archive(ground, view, self.uptime_ms()))?;
         let cold = Arc::new(cold);
         let table = view.frozen.clone();
+        let before = self.view.load_full();
         self.publish(|view| {
             let mut levels = (*view.levels).clone();
             levels.take_over(table.as_deref());
@@ -186,6 +187,7 @@ impl Engine {
             let (cold, levels) = (Arc::clone(&cold), Arc::new(levels));
             View { frozen: None, cold, levels, ..view.clone() }
         });
+        self.sweep_cells(&before);
         self.written.archive.fetch_add(moved.bytes, Ordering::AcqRel);
         let applied = view.frozen.as_ref().map_or(view.lsn, |table| table.last());
         self.reclaim_log(applied)?;

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use crate::controller::grouping::fit;
 use crate::io::Disk;
 use crate::organs::arena::cells::{self, Cells};
 use crate::organs::arena::{self, Block};
@@ -25,11 +26,13 @@ pub fn open_levels(
     store_id: [u8; 16],
     options: &Options,
     view: &View,
+    budget_bytes: u64,
     warnings: &mut Vec<String>,
 ) -> Result<(Levels, u64)> {
     let mut levels = Levels::default();
     levels.hot = Arc::new(columns::hot::load(disk, store_id));
-    let last_cells = open_cells(disk, store_id, options, view, &mut levels, warnings)?;
+    let last_cells =
+        open_cells(disk, store_id, options, view, budget_bytes, &mut levels, warnings)?;
     let numbers = arena::list(disk)?;
     for number in &numbers {
         match Block::open(disk, *number, store_id, options.arena_access) {
@@ -65,13 +68,16 @@ fn open_cells(
     store_id: [u8; 16],
     options: &Options,
     view: &View,
+    budget_bytes: u64,
     levels: &mut Levels,
     warnings: &mut Vec<String>,
 ) -> Result<u64> {
     let numbers = cells::list(disk)?;
     for number in numbers.iter().rev() {
         match Cells::open(disk, *number, store_id) {
-            Ok(cells) if fits(view, levels, &cells) => {
+            Ok(cells)
+                if fits(view, levels, &cells) && fit(cells.resident_bytes(), budget_bytes) =>
+            {
                 levels.cells.insert(cells.header.collection, Arc::new(cells));
                 continue;
             }

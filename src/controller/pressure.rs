@@ -3,7 +3,7 @@
 //! Steps of [`Engine::compress`]:
 //! 1. a checkpoint, so that everything that may move is archived;
 //! 2. small segments are merged when there are many, as the directory of each stays in RAM, and
-//!    expired entries leave it; sketches are grouped where there is need;
+//!    expired entries leave it;
 //! 3. one survey with one timestamp;
 //! 4. at most three passes of plan and step, each published before the next and each after its
 //!    blocks are on disk; the set of hot ids is saved.
@@ -228,10 +228,12 @@ impl Engine {
         self.note_run(self.clock.elapsed().saturating_sub(begun));
         self.runs.fetch_add(1, Ordering::AcqRel);
         self.room.notify();
+        self.group_if_due();
         outcome
     }
 
-    fn run(&self, policy: Policy) -> Result<CompressReport> {
+    /// A run, with nothing around it.
+    pub(super) fn run(&self, policy: Policy) -> Result<CompressReport> {
         self.archive_all()?;
         let _one_at_a_time = self.maintenance.lock();
         // It may have been closed, and opened by somebody else, while this waited.
@@ -240,7 +242,6 @@ impl Engine {
         if let Err(error) = self.merge_small() {
             tracing::warn!(%error, "small archive segments were not merged");
         }
-        self.group_all();
         let now = self.clock.now();
         self.publish(|view| {
             let mut levels = (*view.levels).clone();

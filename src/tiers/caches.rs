@@ -67,15 +67,14 @@ impl Caches {
         sketches.saturating_sub(known) + places.saturating_sub(self.places.bytes())
     }
 
-    /// Lets go of what new cells stand for: the sketches of their sources, and older cells.
-    pub fn grouped(&self, cells: &Cells, old: Option<u64>) {
+    /// Lets go of what new cells stand for: the sketches of their sources.
+    pub fn grouped(&self, cells: &Cells) {
         let stands_for = |key: &GroupKey| {
             let sources = &cells.tables.sources;
             let known = |source: &Source| (source.segment, source.group);
             sources.binary_search_by_key(&(key.segment, key.group), known).is_ok()
         };
         self.sketches.retain(|key| !stands_for(key));
-        self.cells.retain(|number| Some(*number) != old);
     }
 
     /// Forgets the segments that are gone.

@@ -10,7 +10,7 @@
 //!    query points elsewhere than to its last neighbour;
 //! 3. cell by cell the codes are read again, and their sketches, less the centroid, written.
 //!
-//! Memory: the sample (32 rows a cell, 3 MB at 64,000 rows) and six bytes a row.
+//! Memory: the sample (32 rows a cell, 3 MB at 64,000 rows) and some 16 bytes a row while it runs.
 //!
 //! What a later segment holds is in no cell, and is searched flat. [`is_due`] says when that is too much.
 //! A group one of whose codes is damaged is left out whole, and searched flat as well.
@@ -45,39 +45,59 @@ const ROWS_AT_ONCE: u32 = 512;
 /// Cells whose rows are this part of the living, or less, are made anew.
 const COVERED_MIN: (u64, u64) = (3, 4);
 
-/// Whether a collection has no cells, though it has so many rows, or cells that miss too many of its rows.
+/// The living rows of a collection that has no cells, though it has so many, or cells that miss too many
+/// of them.
 #[must_use]
-pub fn is_due(cold: &Cold, def: &CollectionDef, cells: Option<&Cells>, rows_min: u64) -> bool {
+pub fn is_due(
+    cold: &Cold,
+    def: &CollectionDef,
+    cells: Option<&Cells>,
+    rows_min: u64,
+) -> Option<u64> {
     let sources = sources(cold, def);
     let living: u64 = sources.iter().map(Ground::living).sum();
-    if def.spec.metric != Metric::Cosine || living < rows_min.max(1) {
-        return false;
+    // One row would leave none to make a centroid of.
+    if def.spec.metric != Metric::Cosine || living < rows_min.max(2) {
+        return None;
     }
-    let Some(cells) = cells else { return true };
+    let Some(cells) = cells else { return Some(living) };
     let known = &cells.tables.sources;
-    let has = |ground: &&Ground<'_>| known.binary_search_by_key(&ground.key(), key).is_ok();
+    let has = |ground: &&Ground<'_>| {
+        let at = known.binary_search_by_key(&ground.key(), key).ok();
+        at.and_then(|at| known.get(at)).is_some_and(|known| known.crc == ground.file().crc())
+    };
     let covered: u64 = sources.iter().filter(has).map(Ground::living).sum();
-    covered * COVERED_MIN.1 < living * COVERED_MIN.0
-        || covered * COVERED_MIN.1 < u64::from(cells.header.rows) * COVERED_MIN.0
+    let too_few = covered * COVERED_MIN.1 < living * COVERED_MIN.0
+        || covered * COVERED_MIN.1 < u64::from(cells.header.rows) * COVERED_MIN.0;
+    too_few.then_some(living)
+}
+
+/// About what the cells of so many rows will keep in RAM.
+#[must_use]
+pub fn resident_bytes(def: &CollectionDef, rows: u64) -> u64 {
+    let centroid = codes::layout(def.spec.dim.unwrap_or(0)).map_or(0, |l| l.row_bytes() as u64);
+    rows * 4 + rows.isqrt() * (centroid + 20)
 }
 
 /// Groups the rows of a collection into a file of this number, and opens it. `None` when there is nothing
-/// to group.
+/// to group, or when `stop` says so, which is asked every few milliseconds.
 pub fn group(
     disk: &dyn Disk,
     store_id: [u8; 16],
     cold: &Cold,
     def: &CollectionDef,
     number: u64,
+    stop: &dyn Fn() -> bool,
 ) -> Result<Option<Cells>> {
     let mut sources = sources(cold, def);
     loop {
-        match group_all(disk, store_id, &sources, def, number) {
+        match group_all(disk, store_id, &sources, def, number, stop) {
             Err(Failed::At(at, error)) if error.kind() == ErrorKind::Corrupt => {
                 tracing::warn!(%error, "a group of the archive stays out of the cells");
                 sources.remove(at);
             }
             Err(Failed::At(_, error) | Failed::Else(error)) => return Err(error),
+            Err(Failed::Stopped) => return Ok(None),
             Ok(grouped) => return Ok(grouped),
         }
     }
@@ -128,6 +148,8 @@ enum Failed {
     /// At one of the groups.
     At(usize, Error),
     Else(Error),
+    /// Somebody wished it.
+    Stopped,
 }
 
 impl From<Error> for Failed {
@@ -142,6 +164,7 @@ fn group_all(
     sources: &[Ground<'_>],
     def: &CollectionDef,
     number: u64,
+    stop: &dyn Fn() -> bool,
 ) -> Result<Option<Cells>, Failed> {
     let dim = def.spec.dim.unwrap_or(0);
     let living: u64 = sources.iter().map(Ground::living).sum();
@@ -158,13 +181,16 @@ fn group_all(
     let centroids = Centroids::find(layout, &sample.rows, count, ROUNDS);
     drop(sample);
     // 2. Cells of all rows, and neighbours of some.
-    let assigned = assign(sources, living, layout, &centroids, &mut asked)?;
+    let assigned = assign(sources, layout, &centroids, &mut asked, stop)?;
     let reaches = asked.reaches(&centroids);
     let packed = pack(layout, centroids.means());
     let cells = packed.len() / layout.row_bytes();
     let (rows, refs) = by_cell(&assigned, cells);
     drop(assigned);
-    let source = |g: &Ground<'_>| Source { segment: g.key().0, group: g.group, vectors: g.vectors };
+    let source = |g: &Ground<'_>| {
+        let (segment, crc) = (g.key().0, g.file().crc());
+        Source { segment, group: g.group, vectors: g.vectors, crc }
+    };
     let tables =
         Tables { sources: sources.iter().map(source).collect(), rows, centroids: packed, refs };
     // 3. Sketches, cell by cell.
@@ -184,6 +210,9 @@ fn group_all(
     for (cell, rows) in tables.rows.iter().enumerate() {
         let (own, rest) = refs.split_at((*rows as usize).min(refs.len()));
         refs = rest;
+        if stop() {
+            return Err(Failed::Stopped);
+        }
         let centroid = tables.centroids.chunks_exact(layout.row_bytes()).nth(cell);
         let blocks = maker.blocks(sources, centroid.unwrap_or_default(), own)?;
         writer.add(cell as u32, blocks)?;
@@ -224,16 +253,20 @@ fn sample(sources: &[Ground<'_>], living: u64, count: usize) -> Result<Sample, F
 /// The reference and the cell of each living row, ascending by reference.
 fn assign(
     sources: &[Ground<'_>],
-    living: u64,
     layout: RowLayout,
     centroids: &Centroids,
     asked: &mut Asked,
+    stop: &dyn Fn() -> bool,
 ) -> Result<Vec<(u32, u16)>, Failed> {
+    let living: u64 = sources.iter().map(Ground::living).sum();
     let mut assigned = Vec::with_capacity(living as usize);
     let mut rows = Vec::new();
     let mut base = 0;
     for (at, source) in sources.iter().enumerate() {
         for from in (0..source.vectors).step_by(ROWS_AT_ONCE as usize) {
+            if stop() {
+                return Err(Failed::Stopped);
+            }
             let count = ROWS_AT_ONCE.min(source.vectors - from);
             let read = source.file().codes(source.group, from, count, &mut rows);
             read.map_err(|error| Failed::At(at, error))?;

@@ -197,7 +197,8 @@ fn check_cells(
     let mut base = 0;
     for source in &file.tables.sources {
         // One that was merged since is nobody's source any more.
-        if let Some(segment) = view.cold.segments.get(&source.segment) {
+        let segment = view.cold.segments.get(&source.segment);
+        if let Some(segment) = segment.filter(|s| s.segment.crc() == source.crc) {
             let dead = segment.dead.get(usize::from(source.group));
             let lives = |row: &u32| dead.is_none_or(|dead| !dead.contains(*row));
             if let Some(row) =

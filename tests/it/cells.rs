@@ -146,6 +146,84 @@ fn rows_that_come_and_go_are_found_and_not_found() {
 }
 
 #[test]
+fn the_best_of_those_that_are_left_are_found() {
+    let disk = grouped();
+    let notes = open(&disk).collection("notes").unwrap();
+    // A heap of its own, tighter than what a sketch tells apart from the rest.
+    let middle = Rng(9).vector(DIM);
+    let mut rng = Rng(10);
+    for n in 0..16 {
+        let near: Vec<f32> =
+            middle.iter().zip(rng.vector(DIM)).map(|(m, x)| m + 0.02 * x).collect();
+        notes.put(format!("near{n}"), Draft::text("near").vector(near)).unwrap();
+    }
+    let store = open_again(&disk, notes);
+    let notes = store.collection("notes").unwrap();
+    for n in [1, 4, 6, 7, 11] {
+        assert!(notes.delete(format!("near{n}")).unwrap());
+    }
+    for k in [1, 2, 5, 10, 11, 12, 16, 100, 101] {
+        let ids = |exactness| -> Vec<u64> {
+            let query = Query::vector(middle.clone()).exactness(exactness).k(k);
+            notes.search_ids(query).unwrap().iter().map(|near| near.id.0).collect()
+        };
+        let (exact, got) = (ids(Exactness::Exact), ids(Exactness::Target(0.99)));
+        assert_eq!((exact.len(), got.len()), (k, k));
+        assert_eq!(got[..k.min(11)], exact[..k.min(11)], "k = {k}");
+    }
+}
+
+/// The store closed and opened again, all of it archived.
+fn open_again(disk: &SimDisk, notes: pmll::Collection) -> Store {
+    drop(notes);
+    let store = open(disk);
+    store.checkpoint().unwrap();
+    store
+}
+
+#[test]
+fn damage_that_a_search_meets_is_met_once() {
+    let disk = grouped();
+    let name = cells(&disk).remove(0);
+    let len = disk.durable_bytes(&name).unwrap().len() as u64;
+    disk.flip_bit(&name, len - 2, 2).unwrap();
+    let store = open(&disk);
+    assert!(recall(&store, Exactness::Target(0.99)) >= 0.985);
+    // One checkpoint later they are made anew.
+    fill(&store, 0, 1);
+    let second = cells(&disk);
+    assert!(second.len() == 1 && second[0] != name, "{second:?}");
+    finds_all_it_should(&store);
+}
+
+#[test]
+fn a_budget_that_has_no_room_for_them_has_none() {
+    let disk = SimDisk::new(5);
+    let store = open_with(&disk, 1 << 20, false);
+    let notes = store.collection("notes").unwrap();
+    // 40,000 references take 160 KB, more than an eighth of a MiB.
+    let mut batch = Batch::new();
+    for n in 0..40_000 {
+        let angle = n as f32;
+        batch =
+            batch.put(&notes, format!("k{n}"), Draft::text("").vector([angle.sin(), angle.cos()]));
+        if n % 500 == 499 {
+            store.write(std::mem::replace(&mut batch, Batch::new())).unwrap();
+        }
+    }
+    store.checkpoint().unwrap();
+    // Of fewer rows they had room.
+    let first = cells(&disk);
+    store.set_budget(8 << 20).unwrap();
+    notes.put("one more", Draft::text("").vector([1.0, 0.0])).unwrap();
+    store.checkpoint().unwrap();
+    let second = cells(&disk);
+    assert!(second.len() == 1 && second != first, "{first:?}, {second:?}");
+    store.set_budget(1 << 20).unwrap();
+    assert_eq!(cells(&disk).len(), 0, "they are let go of");
+}
+
+#[test]
 fn a_filter_is_answered_whole_through_cells() {
     let disk = grouped();
     let notes = open(&disk).collection("notes").unwrap();

@@ -152,14 +152,14 @@ fn cells(path: &Path, id: &[u8]) {
         assert_eq!(number(&file, &header, "crc"), crc(&[covered]));
         let [cells, dim, rows, sources] =
             ["cells", "dim", "rows", "sources"].map(|name| number(&file, &header, name) as usize);
-        let tables = 16 * sources + cells * (4 + 12 + dim) + 4 * rows;
+        let tables = 20 * sources + cells * (4 + 12 + dim) + 4 * rows;
         let (tables, bodies) = file[header["end"].0..].split_at(tables);
         let bound = |part: u64, bytes: &[u8]| {
             crc(&[id, &own.to_le_bytes(), &part.to_le_bytes(), bytes]).to_le_bytes()
         };
         assert_eq!(bodies[..4], bound(u64::MAX, tables)[..4]);
         let mut at = 4;
-        for (cell, rows) in tables[16 * sources..].chunks(4).take(cells).enumerate() {
+        for (cell, rows) in tables[20 * sources..].chunks(4).take(cells).enumerate() {
             let rows = u32::from_le_bytes(rows.try_into().unwrap()) as usize;
             if rows > 0 {
                 let len = rows.div_ceil(64) * 64 * (dim.div_ceil(8) + 1);

@@ -3,7 +3,7 @@
 //! ```text
 //! header (96): magic (8) | format u32 | cells u32 | store id (16) | number u64 | collection u32
 //!             | dim u32 | rows u32 | sources u32 | reaches (32) | zeros (4) | header CRC u32
-//! tables:       sources x (segment u64, group u32, vectors u32) | cells x rows u32
+//! tables:       sources x (segment u64, group u32, vectors u32, CRC u32) | cells x rows u32
 //!             | cells x centroid (12 + dim bytes) | rows x reference u32 | tables CRC u32
 //! bodies:       per cell: blocks of 64 sketches | CRC u32
 //! ```
@@ -34,7 +34,7 @@ pub const FORMAT: u32 = 0;
 /// Length of the header.
 pub const HEADER_BYTES: usize = 96;
 /// Length of a source.
-pub const SOURCE_BYTES: usize = 16;
+pub const SOURCE_BYTES: usize = 20;
 /// Most cells: their numbers take two bytes while rows are assigned.
 pub const CELLS_MAX: u32 = 1 << 16;
 /// Shares of the hits that reaches are told for.
@@ -88,6 +88,8 @@ pub struct Source {
     pub group: u16,
     /// Its rows with a vector, of which those that were dead are in no cell.
     pub vectors: u32,
+    /// CRC of the segment's footer: its identity.
+    pub crc: u32,
 }
 
 /// What stands between header and bodies.
@@ -218,6 +220,7 @@ impl Tables {
             out.put_u64(source.segment);
             out.put_u32(u32::from(source.group));
             out.put_u32(source.vectors);
+            out.put_u32(source.crc);
         }
         self.rows.iter().for_each(|rows| out.put_u32(*rows));
         out.put_bytes(&self.centroids);
@@ -241,7 +244,7 @@ impl Tables {
         for _ in 0..header.sources {
             let (segment, group, vectors) = (reader.u64()?, reader.u32()?, reader.u32()?);
             let group = u16::try_from(group).map_err(|_| Damage::new("a group beyond all"))?;
-            tables.sources.push(Source { segment, group, vectors });
+            tables.sources.push(Source { segment, group, vectors, crc: reader.u32()? });
         }
         let numbers = |bytes: &[u8]| -> Vec<u32> {
             bytes.as_chunks().0.iter().map(|four| u32::from_le_bytes(*four)).collect()
@@ -316,7 +319,7 @@ mod tests {
             sources: 2,
             reaches: [0.5; 8],
         };
-        let source = |segment, vectors| Source { segment, group: 0, vectors };
+        let source = |segment, vectors| Source { segment, group: 0, vectors, crc: 8 };
         let tables = Tables {
             sources: vec![source(1, 2), source(4, 2)],
             rows: vec![1, 2],

@@ -402,7 +402,7 @@ fn blocks() -> Vec<Vec<u8>> {
 /// Three cells, the second one without rows.
 fn cells(rows: u32) -> Vec<u8> {
     let disk = folders();
-    let source = Source { segment: 4, group: 0, vectors: 2 * rows + 1 };
+    let source = Source { segment: 4, group: 0, vectors: 2 * rows + 1, crc: 5 };
     let tables = Tables {
         sources: vec![source],
         rows: vec![rows, 0, 1],

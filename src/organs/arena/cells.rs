@@ -11,6 +11,7 @@
 //! Never: knows which rows live, or which cells are worth a look.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::bytes::codec::cells::{
     CellsHeader, FORMAT, HEADER_BYTES, Tables, body_bytes, open_body, seal_body,
@@ -140,6 +141,7 @@ pub struct Cells {
     /// First byte of each body counted from the first one, and the end of the last one.
     offsets: Box<[u64]>,
     file: Arc<dyn File>,
+    broken: AtomicBool,
 }
 
 impl Cells {
@@ -191,13 +193,25 @@ impl Cells {
         let centroids = tables.centroids.chunks_exact(layout.row_bytes());
         let norms = centroids.map(quant::norm).collect();
         let (starts, offsets) = (starts.into(), offsets.into());
-        Ok(Cells { header, tables, sketches, norms, starts, offsets, file })
+        let broken = AtomicBool::new(false);
+        Ok(Cells { header, tables, sketches, norms, starts, offsets, file, broken })
     }
 
     /// Its number.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.header.number
+    }
+
+    /// Whether somebody met damage in it, or could not read it.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Notes that it cannot be gone by any more.
+    pub fn set_broken(&self) {
+        self.broken.store(true, Ordering::Release);
     }
 
     /// Bytes of RAM it keeps.

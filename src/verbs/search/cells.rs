@@ -41,6 +41,9 @@ pub(super) fn offer(
     let Some(layout) = cells.header.sketches().filter(|layout| layout.dim() == search.dim()) else {
         return Ok(covered);
     };
+    if cells.is_broken() {
+        return Ok(covered);
+    }
     let homes = Homes::of(cells, grounds, &mut covered);
     if !covered.contains(&true) {
         return Ok(covered);
@@ -78,9 +81,10 @@ pub(super) fn offer(
             (!grounds.get(number)?.keeps_out(row)).then_some((number, row))
         });
         // As soon as there are as many as may be candidates, the last of k is known well enough.
-        if least == f32::NEG_INFINITY
+        if reach.is_finite()
+            && least == f32::NEG_INFINITY
             && top.threshold() > f32::NEG_INFINITY
-            && let Some(last) = top.nth_best(search.query.k)
+            && let Some(last) = top.nth_best(search.wanted())
         {
             least = best - reach * aside(last.min(1.0));
         }
@@ -139,7 +143,10 @@ impl Homes {
             let key = |ground: &Ground<'_>| (ground.segment.segment.number(), ground.group);
             let found = grounds.binary_search_by_key(&(source.segment, source.group), key).ok();
             let same = |number: &usize| {
-                grounds.get(*number).is_some_and(|ground| ground.vectors == source.vectors)
+                let ground = grounds.get(*number);
+                ground.is_some_and(|ground| {
+                    ground.segment.segment.crc() == source.crc && ground.vectors == source.vectors
+                })
             };
             let found = found.filter(same);
             if let Some(covered) = found.and_then(|number| covered.get_mut(number)) {

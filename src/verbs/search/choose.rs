@@ -55,10 +55,14 @@ pub(super) fn choose(
     let mut top: Sieve<Candidate> = Sieve::new(count, TIES_MAX);
     let mut covered = Vec::new();
     if let Some(cells) = search.scope.view.levels.cells.get(&search.scope.def.id) {
-        match whole(cells::offer(search, cells, grounds, pruned, &mut top))? {
+        match cells::offer(search, cells, grounds, pruned, &mut top) {
             Ok(grounds) => covered = grounds,
-            // Their rows have sketches of their own.
-            Err(_) => top = Sieve::new(count, TIES_MAX),
+            // Their rows have sketches of their own, and the next checkpoint makes cells anew.
+            Err(error) => {
+                tracing::warn!(%error, "a collection is searched without its cells");
+                cells.set_broken();
+                top = Sieve::new(count, TIES_MAX);
+            }
         }
     }
     let mut unsketched = Vec::new();

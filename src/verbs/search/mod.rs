@@ -236,6 +236,11 @@ impl<'a> Search<'a> {
         self.query.filter.is_none() && self.scope.namespace.is_root()
     }
 
+    /// How many of the best are looked for: some may turn out to be no answers.
+    fn wanted(&self) -> usize {
+        self.query.k.saturating_add(self.query.k / 4 + 2)
+    }
+
     /// What a scan scores by.
     fn usual(&self) -> Score {
         if self.by_codes() { Score::coded(8) } else { Score::exact(self.scope.def.spec.element) }

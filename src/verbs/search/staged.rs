@@ -85,12 +85,22 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
             pruned = false;
             continue;
         }
-        let ranked = rank(search, &grounds, &chosen.rows)?;
         let all = chosen.rows.len();
-        let settled = settle(search, &grounds, ranked)?;
+        let mut wanted = search.wanted();
+        let settled = loop {
+            let ranked = rank(search, &grounds, &chosen.rows, wanted)?;
+            let some = ranked.len() < all;
+            let settled = settle(search, &grounds, ranked)?;
+            // Those left out are none of the best `wanted`: enough, if no more than the spare were lost.
+            if !some || settled.lost <= wanted - search.query.k {
+                break settled;
+            }
+            wanted = search.query.k.saturating_add(2 * settled.lost);
+        };
         let are_all = few || (!pruned && all < candidates && settled.asked == all);
         // One in four may fall away before the choice is too narrow to trust.
-        if are_all || settled.lost <= settled.asked / 4 {
+        let many = settled.asked.max(ASKED_MIN);
+        if are_all || settled.lost <= many / 4 {
             *answers = settled.answers;
             for (ground, numbers) in chosen.unsketched {
                 if let Some(ground) = grounds.get(ground) {
@@ -101,7 +111,7 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
         }
         pruned = false;
         candidates = candidates.saturating_mul(4);
-        if settled.lost > settled.asked / 4 * 3 || !pays(candidates) {
+        if settled.lost > many / 4 * 3 || !pays(candidates) {
             break;
         }
     }
@@ -147,6 +157,8 @@ fn kept_places(
 /// Candidates whose codes are asked for before the first of them is scored: codes stand anywhere in the
 /// arena, and the processor fetches about as many lines at a time.
 const AHEAD: usize = 16;
+/// Of fewer that were settled, how many are lost says nothing about the others.
+const ASKED_MIN: usize = 20;
 /// Standard deviations that a sketch is trusted to.
 const SKETCH_TRUST: f32 = 2.1;
 
@@ -163,17 +175,18 @@ fn sketch_slack(search: &Search<'_>) -> f32 {
 }
 
 /// Stage 2: what the candidates are worth by their codes, the best first. Candidates come in order of their
-/// sketches; it ends where a sketch says that none of those left can be among the best k.
+/// sketches; it ends where a sketch says that none of those left can be among the best `wanted`.
 fn rank<'a>(
     search: &Search<'a>,
     grounds: &[Ground<'_>],
     chosen: &[(f32, Candidate)],
+    wanted: usize,
 ) -> Result<Vec<Ranked<'a>>> {
     let (scope, metric) = (search.scope, search.scope.def.spec.metric);
     let shelf = Shelf::new(&scope.view.levels, scope.def.id);
     let mut places: Vec<Option<Option<Arc<Places>>>> = vec![None; grounds.len()];
     let slack_of_sketches = sketch_slack(search);
-    let mut best = TopK::new(search.query.k);
+    let mut best = TopK::new(wanted);
     let mut ranked = Vec::with_capacity(chosen.len());
     let (mut by_four, mut code) = (None, Vec::new());
     let mut warm = Vec::with_capacity(AHEAD);

@@ -337,7 +337,7 @@ fn cells(bytes: &mut [u8]) -> Option<()> {
     let (cells, dim, rows) = (cells?, dim?, rows?);
     let id = get(bytes, 16, 24)?.to_vec();
     let bound = |part: u64, body: &[u8]| crc(0, &[&id, &part.to_le_bytes(), body]);
-    let counts_at = 96 + sources?.checked_mul(16)?;
+    let counts_at = 96 + sources?.checked_mul(20)?;
     let tables = counts_at + cells.checked_mul(16 + dim)? + rows.checked_mul(4)?;
     let crc = bound(u64::MAX, get(bytes, 96, tables.checked_sub(96)?)?);
     put_u32(bytes, tables, crc);
