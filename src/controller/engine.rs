@@ -1,8 +1,8 @@
 //! The engine: one opened store, with its locks and their order.
 //!
-//! Lock order, outermost first: `grouping` (one grouping at a time) > `maintenance` (one checkpoint or vacuum at a time) > `wal` (held
-//! by the leader, and by a freeze) > `publishing` (the swap of the view). `queue` is taken alone
-//! or inside none of them. Readers take none: they load the view.
+//! Lock order, outermost first: `grouping` (one grouping at a time) > `maintenance` (one checkpoint or
+//! vacuum at a time) > `wal` (held by the leader, and by a freeze) > `publishing` (the swap of the view).
+//! `queue` is taken alone or inside none of them. Readers take none: they load the view.
 //!
 //! Never: waits for a reader; writes after it was poisoned or closed.
 
