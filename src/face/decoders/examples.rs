@@ -15,6 +15,7 @@ use crate::bytes::codec::segment::{SectionKind, Seed};
 use crate::io::{Disk, MemoryDisk, read_whole};
 use crate::organs::archive::writer::PayloadReader;
 use crate::organs::archive::{self, NewSegment, Segment, Shape, write_segment};
+use crate::organs::arena;
 use crate::organs::arena::cells::{self, CellsWriter};
 use crate::organs::catalog::tables::{self, Located, Table};
 use crate::organs::columns::moves::{LevelMove, Moves};
@@ -246,7 +247,7 @@ impl PayloadReader for Resident {
 
 fn folders() -> MemoryDisk {
     let disk = MemoryDisk::new();
-    for folder in [archive::FOLDER, sealed::FOLDER] {
+    for folder in [archive::FOLDER, arena::FOLDER, sealed::FOLDER] {
         // A disk in memory refuses no folder.
         let _ = disk.create_dir(folder);
     }
