@@ -73,7 +73,7 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
     let mut pruned = !masked && search.scope.view.levels.cells.contains_key(&search.scope.def.id);
     loop {
         let left = grounds.iter().map(Ground::left).sum::<u64>();
-        let few = masked && left <= 4 * candidates as u64;
+        let few = masked && left <= 8 * candidates as u64;
         let chosen = match few {
             true => all_left(&grounds),
             false => choose(search, &grounds, candidates, pruned)?,
