@@ -376,6 +376,8 @@ impl Engine {
         self.background.stop(self);
         self.closed.store(true, Ordering::Release);
         self.room.notify();
+        // A caller's thread may be at it: it writes until it sees that the queue is closed.
+        let _grouping = self.grouping.lock();
         let _maintenance = self.maintenance.lock();
         if !self.outlasts_readers() {
             self.warn("calls were still reading when the store closed; they get Closed".to_owned());

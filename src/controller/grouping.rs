@@ -64,6 +64,10 @@ impl Engine {
     /// Groups what has need of it, unless somebody is at it.
     pub fn group(&self) {
         let Some(_one_at_a_time) = self.grouping.try_lock() else { return };
+        // It may have been closed, and opened by somebody else, before this began.
+        if self.check_writable().is_err() {
+            return;
+        }
         let view = self.view.load_full();
         let due: Vec<_> =
             view.collections.values().filter(|def| self.has_need(&view, def)).collect();
@@ -137,16 +141,17 @@ impl Engine {
         if self.view.load().levels.cells.values().all(|cells| fits(cells)) {
             return;
         }
-        let before = {
-            let _alone = self.maintenance.lock();
-            let before = self.view.load_full();
-            self.publish(|view| {
-                let mut levels = (*view.levels).clone();
-                levels.cells.retain(|_, cells| fits(cells));
-                View { levels: Arc::new(levels), ..view.clone() }
-            });
-            before
-        };
+        let _alone = self.maintenance.lock();
+        // It may have been closed, and opened by somebody else, while this waited.
+        if self.check_open().is_err() {
+            return;
+        }
+        let before = self.view.load_full();
+        self.publish(|view| {
+            let mut levels = (*view.levels).clone();
+            levels.cells.retain(|_, cells| fits(cells));
+            View { levels: Arc::new(levels), ..view.clone() }
+        });
         self.sweep_cells(&before);
     }
 

@@ -139,6 +139,31 @@ fn what_was_submitted_before_a_close_is_written() {
 }
 
 #[test]
+fn a_close_waits_for_the_grouping_that_a_caller_runs() {
+    let (gate, clock) = (GateDisk::of(MemoryDisk::new(), "arena/"), ManualClock::new());
+    let options = Options { cells_rows_min: 100, ..tiny() };
+    let store = try_open(&gate, &clock, options).unwrap();
+    let notes = store.collection("notes").unwrap();
+    for n in 0..120 {
+        notes.put(format!("k{n}"), Draft::text("").vector([n as f32, 1.0])).unwrap();
+    }
+    gate.close_gate();
+    std::thread::scope(|scope| {
+        // The file of cells is written and not synced; whoever opens the store now would meet it.
+        let grouping = scope.spawn(|| store.checkpoint());
+        gate.until_somebody_waits();
+        let closing = scope.spawn(|| store.clone().close());
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!closing.is_finished(), "closing waits for who writes");
+        gate.open_gate();
+        closing.join().unwrap().unwrap();
+        grouping.join().unwrap().unwrap();
+    });
+    let store = open(&gate, &clock);
+    assert_eq!(store.collection("notes").unwrap().count(None).unwrap(), 120);
+}
+
+#[test]
 fn dropping_the_last_handle_closes_in_order() {
     let (disk, clock) = (SimDisk::new(0), ManualClock::new());
     for options in [tiny(), threaded()] {
