@@ -2,7 +2,7 @@
 //! is used up, entries whose time has passed, and counts that outlive the process.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pmll::io::MemoryDisk;
 use pmll::io::sim::{Fault, SimDisk};
@@ -156,7 +156,10 @@ fn a_close_waits_for_the_grouping_that_a_caller_runs() {
         std::thread::sleep(Duration::from_millis(100));
         assert!(!closing.is_finished(), "closing waits for who writes");
         gate.open_gate();
+        let opened = Instant::now();
         closing.join().unwrap().unwrap();
+        // Neither waits for the other until its patience, which is ten seconds, is at its end.
+        assert!(opened.elapsed() < Duration::from_secs(5), "{:?}", opened.elapsed());
         grouping.join().unwrap().unwrap();
     });
     let store = open(&gate, &clock);
