@@ -4,8 +4,6 @@
 //! part of the cells are held against exact ones: while rows come and go, after their segments are merged,
 //! after opening again, and with a damaged file of cells, or another store's.
 
-use std::sync::Arc;
-
 use pmll::io::sim::SimDisk;
 use pmll::io::{Disk, OpenMode};
 use pmll::{
@@ -295,5 +293,4 @@ fn other_metrics_have_none() {
     store.collection_with("notes", spec).unwrap();
     fill(&store, 0, ENTRIES);
     assert!(cells(&disk).is_empty());
-    let _: Arc<dyn Disk> = Arc::new(disk);
 }

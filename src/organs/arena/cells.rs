@@ -21,11 +21,10 @@ use crate::io::{Disk, File, OpenMode};
 use crate::pure::quant;
 use crate::pure::sketch::SketchLayout;
 use crate::words::error::{Error, ErrorKind, Result};
-use crate::words::safeguard::Safeguard;
 
-use super::{DIGITS, FOLDER, TEMPORARY, remove_if_there};
+use super::{FOLDER, TEMPORARY, list_of, remove_file, remove_if_there, seal};
 
-const SUFFIX: &str = ".cel";
+pub(super) const SUFFIX: &str = ".cel";
 
 /// Name of a file of cells.
 #[must_use]
@@ -35,22 +34,12 @@ pub fn file_name(number: u64) -> String {
 
 /// Numbers of all sealed files of cells, ascending.
 pub fn list(disk: &dyn Disk) -> Result<Vec<u64>> {
-    let names = disk.list(FOLDER).map_err(|e| Error::io(format!("list {FOLDER}"), e))?;
-    let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name)).collect();
-    numbers.sort_unstable();
-    Ok(numbers)
+    list_of(disk, SUFFIX)
 }
 
 /// Removes a file of cells. One that is gone already is no error.
 pub fn remove(disk: &dyn Disk, number: u64) -> Result<()> {
-    let name = file_name(number);
-    remove_if_there(disk, &name).map_err(|e| Error::io(format!("remove {name}"), e))
-}
-
-pub(super) fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(SUFFIX)?;
-    let whole = digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
-    if whole { digits.parse().ok() } else { None }
+    remove_file(disk, &file_name(number))
 }
 
 /// Bytes that are gathered before they are written.
@@ -105,11 +94,7 @@ impl<'a> CellsWriter<'a> {
     /// Seals the file; when it returns Ok, it survives a power cut. Answers its bytes.
     pub fn finish(mut self) -> Result<u64> {
         self.flush()?;
-        let temporary = format!("{}{TEMPORARY}", self.name);
-        let sealed = Safeguard::ArenaSync
-            .keep(|| self.file.sync())
-            .and_then(|()| self.disk.rename(&temporary, &self.name))
-            .and_then(|()| Safeguard::ArenaDirSync.keep(|| self.disk.sync_dir(FOLDER)));
+        let sealed = seal(self.disk, &*self.file, &self.name);
         sealed.map_err(|e| Error::io(format!("write {}", self.name), e))?;
         self.sealed = true;
         Ok(self.at)

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crate::bytes::codec::block::{self, BlockHeader, FORMAT, HEADER_BYTES, Part};
 use crate::bytes::codec::codes;
 use crate::io::map::Bytes;
-use crate::io::{Disk, OpenMode, join};
+use crate::io::{Disk, File, OpenMode, join};
 use crate::pure::quant::Bits;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Lsn};
@@ -56,8 +56,12 @@ pub fn file_name(number: u64) -> String {
 
 /// Numbers of all sealed blocks, ascending. Other names in the folder are ignored.
 pub fn list(disk: &dyn Disk) -> Result<Vec<u64>> {
+    list_of(disk, SUFFIX)
+}
+
+fn list_of(disk: &dyn Disk, suffix: &str) -> Result<Vec<u64>> {
     let names = disk.list(FOLDER).map_err(|e| Error::io(format!("list {FOLDER}"), e))?;
-    let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name)).collect();
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name, suffix)).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }
@@ -72,9 +76,7 @@ pub fn write_block(disk: &dyn Disk, new: &NewBlock<'_>) -> Result<u64> {
         remove_if_there(disk, &temporary)?;
         let file = disk.open(&temporary, OpenMode::CreateNew)?;
         file.write_at(&bytes, 0)?;
-        Safeguard::ArenaSync.keep(|| file.sync())?;
-        disk.rename(&temporary, &name)?;
-        Safeguard::ArenaDirSync.keep(|| disk.sync_dir(FOLDER))
+        seal(disk, &*file, &name)
     })();
     if let Err(error) = written {
         // Best effort, so that a full disk gets its room back; what stays is no harm.
@@ -85,21 +87,30 @@ pub fn write_block(disk: &dyn Disk, new: &NewBlock<'_>) -> Result<u64> {
     Ok(bytes.len() as u64)
 }
 
+/// Gives a file that is written whole its name, durably.
+fn seal(disk: &dyn Disk, file: &dyn File, name: &str) -> io::Result<()> {
+    Safeguard::ArenaSync.keep(|| file.sync())?;
+    disk.rename(&format!("{name}{TEMPORARY}"), name)?;
+    Safeguard::ArenaDirSync.keep(|| disk.sync_dir(FOLDER))
+}
+
 /// Removes a block. One that is gone already is no error, and one that comes back after a power cut
 /// is none either: its rows are stale or right.
 pub fn remove(disk: &dyn Disk, number: u64) -> Result<()> {
-    let name = file_name(number);
-    remove_if_there(disk, &name).map_err(|e| Error::io(format!("remove {name}"), e))
+    remove_file(disk, &file_name(number))
+}
+
+fn remove_file(disk: &dyn Disk, name: &str) -> Result<()> {
+    remove_if_there(disk, name).map_err(|e| Error::io(format!("remove {name}"), e))
 }
 
 /// Removes what writers that were cut off left behind.
 pub fn remove_strays(disk: &dyn Disk) -> Result<()> {
     let names = disk.list(FOLDER).map_err(|e| Error::io(format!("list {FOLDER}"), e))?;
     for name in names {
-        let stem = name.strip_suffix(TEMPORARY);
-        if stem.is_some_and(|name| number_of(name).or(cells::number_of(name)).is_some()) {
-            let name = join(FOLDER, &name);
-            remove_if_there(disk, &name).map_err(|e| Error::io(format!("remove {name}"), e))?;
+        let is_one = |stem| [SUFFIX, cells::SUFFIX].iter().any(|s| number_of(stem, s).is_some());
+        if name.strip_suffix(TEMPORARY).is_some_and(is_one) {
+            remove_file(disk, &join(FOLDER, &name))?;
         }
     }
     Ok(())
@@ -112,8 +123,8 @@ fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
     }
 }
 
-fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(SUFFIX)?;
+fn number_of(name: &str, suffix: &str) -> Option<u64> {
+    let digits = name.strip_suffix(suffix)?;
     let whole = digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
     if whole { digits.parse().ok() } else { None }
 }
