@@ -59,6 +59,8 @@ impl Counters {
 #[derive(Debug)]
 enum State {
     Pending,
+    /// Pending, and its caller shall lead.
+    Called,
     Claimed,
     Done(Result<Vec<Receipt>>),
 }
@@ -136,6 +138,21 @@ impl Promise {
         }
     }
 
+    /// Blocks until it ends, or until its caller is called to lead: `None`.
+    pub(crate) fn wait_or_lead(&self) -> Option<Result<Vec<Receipt>>> {
+        let mut guard = self.0.state.lock();
+        loop {
+            match &guard.0 {
+                State::Done(outcome) => return Some(outcome.clone()),
+                State::Called => {
+                    guard.0 = State::Pending;
+                    return None;
+                }
+                State::Pending | State::Claimed => self.0.done.wait(&mut guard),
+            }
+        }
+    }
+
     /// Blocks until it ends, at most this long; `None` when it is still on its way.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<Vec<Receipt>>> {
         let mut guard = self.0.state.lock();
@@ -150,7 +167,7 @@ impl Promise {
     /// Takes the write back if the writer has not started it; true when it did.
     pub fn cancel(&self) -> bool {
         self.0.finish(
-            |state| matches!(state, State::Pending),
+            |state| matches!(state, State::Pending | State::Called),
             Err(Error::new(ErrorKind::Cancelled, "the write was cancelled by its caller")),
         )
     }
@@ -192,11 +209,21 @@ impl Ticket {
     pub fn claim(&self) -> bool {
         let mut guard = self.0.state.lock();
         match guard.0 {
-            State::Pending => {
+            State::Pending | State::Called => {
                 guard.0 = State::Claimed;
                 true
             }
-            _ => false,
+            State::Claimed | State::Done(_) => false,
+        }
+    }
+
+    /// Calls whoever waits for it to lead.
+    pub fn call(&self) {
+        let mut guard = self.0.state.lock();
+        if matches!(guard.0, State::Pending) {
+            guard.0 = State::Called;
+            drop(guard);
+            self.0.done.notify_all();
         }
     }
 
@@ -238,6 +265,23 @@ mod tests {
         assert_eq!(c.wait().unwrap_err().kind(), ErrorKind::Closed);
         let stats = counters.stats();
         assert_eq!((stats.pending, stats.committed, stats.cancelled, stats.failed), (0, 1, 1, 1));
+    }
+
+    #[test]
+    fn calls_its_waiter_once_and_still_ends() {
+        let counters = Arc::new(Counters::default());
+        let (promise, ticket) = pair(&counters);
+        ticket.call();
+        assert!(promise.wait_or_lead().is_none());
+        ticket.call();
+        assert!(ticket.claim(), "a call takes nothing away");
+        ticket.call();
+        ticket.resolve(Ok(Vec::new()));
+        ticket.call();
+        assert!(promise.wait_or_lead().is_some_and(|outcome| outcome.is_ok()));
+        let (promise, ticket) = pair(&counters);
+        ticket.call();
+        assert!(promise.cancel() && !ticket.claim());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! Never: decides what moves, reads the archive, removes a file.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -96,6 +97,12 @@ impl Levels {
     /// The exact copy of an entry, if it is in RAM in this version.
     pub fn resident(&self, id: EntryId, version: Lsn) -> Option<&Hot> {
         self.resident.get(&id).filter(|hot| hot.record.version == version)
+    }
+
+    /// The exact copy of an entry whose archived row is of one of these versions. No other one can be
+    /// there: whatever archives a version takes the copy along, or lets it go.
+    pub fn resident_of(&self, id: EntryId, versions: &RangeInclusive<Lsn>) -> Option<&Hot> {
+        self.resident.get(&id).filter(|hot| versions.contains(&hot.record.version))
     }
 
     /// All exact copies, in order of id.

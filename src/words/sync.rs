@@ -5,10 +5,10 @@
 //! lines and never while a lock of these is taken.
 
 #[cfg(not(shuttle))]
-pub use parking_lot::{Condvar, Mutex};
+pub use parking_lot::{Condvar, Mutex, MutexGuard as Guard};
 
 #[cfg(shuttle)]
-pub use modelled::{Condvar, Mutex};
+pub use modelled::{Condvar, Guard, Mutex};
 
 /// Lets others go on, for about so long.
 pub fn pause(time: std::time::Duration) {
@@ -32,6 +32,7 @@ mod modelled {
     pub struct Mutex<T>(shuttle::sync::Mutex<T>);
 
     /// Empty only while a condition is waited for.
+    #[derive(Debug)]
     pub struct Guard<'a, T>(Option<shuttle::sync::MutexGuard<'a, T>>);
 
     impl<T> Mutex<T> {

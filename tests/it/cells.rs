@@ -101,6 +101,33 @@ fn a_part_of_the_cells_gives_the_recall_that_was_asked_for() {
 }
 
 #[test]
+fn a_search_of_what_is_all_in_ram_reads_nothing() {
+    let disk = SimDisk::new(6);
+    let store = open(&disk);
+    let notes = store.collection("notes").unwrap();
+    let soon = ManualClock::new().now().plus(std::time::Duration::from_secs(60));
+    let mut batch = Batch::new();
+    let mut rng = Rng(3);
+    for n in 0..ENTRIES {
+        let draft = Draft::text(format!("{n}")).vector(vector(n % HEAPS, &mut rng));
+        let draft = if n % 7 == 0 { draft.expires(soon) } else { draft };
+        batch = batch.put(&notes, format!("k{n}"), draft);
+    }
+    store.write(batch).unwrap();
+    store.checkpoint().unwrap();
+    let stats = store.stats().unwrap();
+    assert_eq!(stats.tiers[0].resident, ENTRIES as u64);
+    // The first searches find out what is where.
+    finds_all_it_should(&store);
+    let (before, mut rng) = (disk.read_count(), Rng(78));
+    for n in 0..100 {
+        let query = Query::vector(vector(n % HEAPS, &mut rng)).count_access(CountAccess::None);
+        assert_eq!(notes.search_ids(query).unwrap().len(), 10);
+    }
+    assert_eq!(disk.read_count() - before, 0);
+}
+
+#[test]
 fn a_read_only_store_goes_by_them_and_writes_nothing() {
     let disk = grouped();
     let before = disk.file_names();

@@ -10,7 +10,9 @@
 use std::arch::x86_64::*;
 
 use super::BLOCK_ROWS;
-use super::scorer::{Plane, SketchQuery, Sums, WINDOWS_MAX, Window, fill_table, filled_up};
+use super::scorer::{
+    Plane, SketchQuery, Sums, WINDOW_BYTES, WINDOWS_MAX, Window, fill_table, filled_up,
+};
 
 /// Entries of a table.
 const ENTRIES: usize = 64;
@@ -35,13 +37,16 @@ pub(super) fn tables(rounded: &[i16]) -> Box<[u8]> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
-pub(super) fn score_blocks(query: &SketchQuery, blocks: &[u8], scores: &mut [f32]) {
-    let mut blocks = blocks.chunks_exact(query.layout().block_bytes());
+pub(super) fn score_blocks(query: &SketchQuery, blocks: &[u8], next: &[u8], scores: &mut [f32]) {
+    let block_bytes = query.layout().block_bytes();
+    let mut rest = blocks;
+    let mut blocks = blocks.chunks_exact(block_bytes);
     let mut scores = scores.chunks_mut(BLOCK_ROWS);
     while let (Some(first), Some(first_scores)) = (blocks.next(), scores.next()) {
         // An odd last block is its own companion.
         let second = blocks.next().unwrap_or(first);
-        let ahead = 2 * first.len();
+        rest = rest.get(2 * block_bytes..).unwrap_or_default();
+        let ahead = if rest.is_empty() { next } else { rest };
         let sums = sums(query, query.windows(first), query.windows(second), ahead);
         query.finish(first, &sums[0], first_scores);
         if let Some(second_scores) = scores.next() {
@@ -54,16 +59,18 @@ type Half<'a> = (&'a [Window], &'a [Plane]);
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
-fn sums(query: &SketchQuery, first: Half<'_>, second: Half<'_>, ahead: usize) -> [Sums; 2] {
+fn sums(query: &SketchQuery, first: Half<'_>, second: Half<'_>, ahead: &[u8]) -> [Sums; 2] {
     let (tables, last_tables) = query.tables.as_chunks::<WINDOW_TABLES>().0.split_at(first.0.len());
     let zero = _mm512_setzero_si512();
     let mut sums = [[0; BLOCK_ROWS]; 2];
+    let mut ahead = ahead.as_chunks::<{ 2 * WINDOW_BYTES * BLOCK_ROWS }>().0.iter();
     let mut windows = first.0.iter().zip(second.0);
     for tables in tables.chunks(WINDOWS_MAX) {
         let mut words = [zero; 4];
         for (tables, (first, second)) in tables.iter().zip(&mut windows) {
-            fetch(first, ahead);
-            fetch(second, ahead);
+            if let Some(windows) = ahead.next() {
+                fetch(windows);
+            }
             words = add_window(words, first, second, tables);
         }
         add_words(words, &mut sums);
@@ -98,16 +105,15 @@ fn add_window(
     ]
 }
 
-/// Asks for the window so many bytes further on. The processor's own prefetching loses track of two
-/// blocks read side by side.
+/// Asks for as many bytes as two windows have, in their order: of the blocks that come next. The processor's
+/// own prefetching ends with each page of 4 KiB, and begins anew with each cell.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
 #[allow(unused_unsafe)] // Prefetching is unsafe for the oldest compiler supported, safe for newer ones.
-fn fetch(window: &Window, ahead: usize) {
-    for plane in window {
-        let address = plane.as_ptr().wrapping_add(ahead);
+fn fetch(windows: &[u8; 2 * WINDOW_BYTES * BLOCK_ROWS]) {
+    for line in windows.chunks(64) {
         // SAFETY: a prefetch reads nothing the program can see and faults on no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
 }
 

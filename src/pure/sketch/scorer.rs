@@ -118,6 +118,14 @@ impl SketchQuery {
     /// # Panics
     /// When `blocks` is not as many whole blocks as these rows take.
     pub fn score_blocks(&self, blocks: &[u8], scores: &mut [f32]) {
+        self.score_blocks_before(blocks, &[], scores);
+    }
+
+    /// The same, where `next` will be scored after them: it is asked for from memory meanwhile.
+    ///
+    /// # Panics
+    /// When `blocks` is not as many whole blocks as these rows take.
+    pub fn score_blocks_before(&self, blocks: &[u8], next: &[u8], scores: &mut [f32]) {
         assert_eq!(blocks.len(), self.layout.blocks_bytes(scores.len()), "bytes of the blocks");
         match self.simd.level() {
             Level::Scalar => scalar::score_blocks(self, blocks, scores),
@@ -126,7 +134,7 @@ impl SketchQuery {
             Level::Avx2 => unsafe { avx2::score_blocks(self, blocks, scores) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Simd` of this level exists only where these parts of AVX-512 were found.
-            Level::Avx512 => unsafe { avx512::score_blocks(self, blocks, scores) },
+            Level::Avx512 => unsafe { avx512::score_blocks(self, blocks, next, scores) },
         }
     }
 

@@ -61,24 +61,27 @@ pub(super) fn offer(
     let mean = vec![0.0; search.dim()];
     let mut sketch = SketchQuery::new(layout, &mean, search.prepared.vector());
     let (mut scores, mut blocks) = (Vec::new(), Vec::new());
-    for (cosine, cell) in near {
+    for (nth, (cosine, cell)) in near.iter().copied().enumerate() {
         if cosine < least {
             break;
         }
         let refs = cells.refs(cell);
-        let bytes = match &bodies {
-            Some(bodies) => cells.blocks(cell, bodies),
+        let (bytes, next) = match &bodies {
+            Some(bodies) => {
+                let next = near.get(nth + 1).map(|(_, cell)| cells.blocks(*cell, bodies));
+                (cells.blocks(cell, bodies), next.unwrap_or_default())
+            }
             None => {
                 cells.read(cell, &mut blocks)?;
-                blocks.as_slice()
+                (blocks.as_slice(), [].as_slice())
             }
         };
         sketch.set_base(cosine * cells.norms().get(cell).copied().unwrap_or(0.0));
         scores.resize(refs.len(), 0.0);
-        sketch.score_blocks(bytes, &mut scores);
+        sketch.score_blocks_before(bytes, next, &mut scores);
         offer_scores(&scores, top, |at| {
             let (number, row) = homes.of_reference(*refs.get(at)?)?;
-            (!grounds.get(number)?.keeps_out(row)).then_some((number, row))
+            (!grounds.get(number as usize)?.keeps_out(row)).then_some((number, row))
         });
         // As soon as there are as many as may be candidates, the last of k is known well enough.
         if reach.is_finite()
@@ -131,7 +134,7 @@ fn kept_bodies(search: &Search<'_>, cells: &Cells) -> Result<Option<Arc<Vec<u8>>
 /// Where references lead.
 struct Homes {
     /// First reference of each source, and the ground it is, if it is still there.
-    bases: Vec<(u32, Option<usize>)>,
+    bases: Vec<(u32, Option<u32>)>,
 }
 
 impl Homes {
@@ -152,7 +155,7 @@ impl Homes {
             if let Some(covered) = found.and_then(|number| covered.get_mut(number)) {
                 *covered = true;
             }
-            bases.push((base, found));
+            bases.push((base, found.and_then(|number| u32::try_from(number).ok())));
             base = base.saturating_add(source.vectors);
         }
         Homes { bases }

@@ -32,15 +32,15 @@ pub(super) const TIES_MAX: usize = 4096;
 /// one of them is above.
 const GLANCE_ROWS: usize = 16;
 
-/// A candidate: the ground and the row.
-pub(super) type Candidate = (usize, u32);
+/// A candidate: the number of the ground and the row. Eight bytes, since thousands are sorted out.
+pub(super) type Candidate = (u32, u32);
 
 /// What sketches chose.
 pub(super) struct Chosen {
     /// The candidates with their scores, the best first.
     pub rows: Vec<(f32, Candidate)>,
     /// Rows whose sketches are damaged.
-    pub unsketched: Vec<(usize, Range<u32>)>,
+    pub unsketched: Vec<(u32, Range<u32>)>,
     /// Whether more rows score the same as the last one than may be looked at.
     pub crowded: bool,
 }
@@ -70,9 +70,9 @@ pub(super) fn choose(
     let mut scorer: Option<(Vec<f32>, SketchQuery)> = None;
     let mut scores = Vec::new();
     let mut blocks = Vec::new();
-    for (number, ground) in grounds.iter().enumerate() {
+    for (number, ground) in (0_u32..).zip(grounds) {
         let Some(layout) = layout else { continue };
-        if covered.get(number) == Some(&true) {
+        if covered.get(number as usize) == Some(&true) {
             continue;
         }
         scores.resize(CHUNK_ROWS, 0.0);

@@ -4,7 +4,7 @@
 //! asked because the row or its body is damaged, the row counts until somebody needs it: only then
 //! is the damage worth telling.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -16,6 +16,7 @@ use crate::tiers::cache::{GroupKey, Mask};
 use crate::tiers::cold::{ColdRow, ColdSegment};
 use crate::tiers::{Copy, View};
 use crate::words::error::Result;
+use crate::words::id::Lsn;
 use crate::words::record::Place;
 
 use super::Search;
@@ -81,6 +82,12 @@ impl Ground<'_> {
     pub fn is_empty(&self) -> bool {
         let mask = self.mask.as_ref();
         mask.is_some_and(|mask| mask.passing.is_empty() && mask.unsure.is_empty())
+    }
+
+    /// The versions that its rows are of.
+    pub fn versions(&self) -> RangeInclusive<Lsn> {
+        let group = self.segment.segment.footer().groups.get(usize::from(self.group));
+        group.map_or(Lsn(1)..=Lsn(0), |group| group.min_version..=group.max_version)
     }
 
     /// Where a row is found that no copy in RAM stands for.

@@ -12,6 +12,7 @@ mod cells;
 mod choose;
 mod ground;
 mod hits;
+mod rank;
 mod scan;
 mod staged;
 

@@ -2,9 +2,8 @@
 //!
 //! 1. [`choose`]: the rows whose sketches are nearest to the query, of those that count. If a filter leaves
 //!    few, all of them.
-//! 2. The candidates by their codes, from the arena if they are warm, else by one small read of the
-//!    archive each; until their sketches say that none of those left can be among the best k. How far a
-//!    score by codes may be off, their step says.
+//! 2. [`rank`]: the candidates by their codes, or their exact copies in RAM; until their sketches say that
+//!    none of those left can be among the best k. How far a score by codes may be off, their step says.
 //! 3. From the best of those down: whether they are answers at all (alive, not superseded in RAM, not
 //!    expired), and their exact vectors, from RAM or by one read; until the codes of those left say that
 //!    none can be better than the last of k. Of a hundred candidates some twelve come this far. Who stands
@@ -22,35 +21,19 @@
 //!
 //! Never: looks at only some of the tiers, or answers with a score of a sketch.
 
-use std::sync::Arc;
-
 use crate::organs::archive::Row;
 use crate::pure::filter::Filter;
-use crate::pure::quant::{self, Bits, CodeQuery};
-use crate::pure::topk::TopK;
 use crate::tiers::Copy;
-use crate::tiers::levels::WarmBlock;
-use crate::tiers::places::{Places, Shelf};
+use crate::tiers::hot::Hot;
 use crate::words::error::Result;
 use crate::words::id::{EntryId, Lsn};
-use crate::words::options::Metric;
 
 use super::Search;
-use super::choose::{Candidate, Chosen, choose, key};
+use super::choose::{Chosen, choose};
 use super::ground::{Ground, grounds};
 use super::hits::{Answers, Found, Score, whole};
+use super::rank::{Ranked, Ranking, Worth, rank};
 use super::scan;
-
-/// What codes made of a candidate.
-struct Ranked<'a> {
-    candidate: Candidate,
-    /// Its score by codes of so many bits; or why there is none.
-    coded: Result<(f32, u8)>,
-    /// What its exact score will not exceed, but for a case in some hundred.
-    bound: f32,
-    /// Where the arena has it, if its row has no more to say than the block.
-    warm: Option<(&'a WarmBlock, usize)>,
-}
 
 /// Offers the best archived rows, by so many that sketches choose.
 pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers) -> Result<()> {
@@ -89,7 +72,7 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
         let mut wanted = search.wanted();
         let settled = loop {
             let ranked = rank(search, &grounds, &chosen.rows, wanted)?;
-            let some = ranked.len() < all;
+            let some = ranked.ranked.len() < all;
             let settled = settle(search, &grounds, ranked)?;
             // Those left out are none of the best `wanted`: enough, if no more than the spare were lost.
             if !some || settled.lost <= wanted - search.query.k {
@@ -103,7 +86,7 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
         if are_all || settled.lost <= many / 4 {
             *answers = settled.answers;
             for (ground, numbers) in chosen.unsketched {
-                if let Some(ground) = grounds.get(ground) {
+                if let Some(ground) = grounds.get(ground as usize) {
                     scan::range(search, ground, numbers, answers)?;
                 }
             }
@@ -120,7 +103,7 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
 
 /// All rows that a mask leaves.
 fn all_left(grounds: &[Ground<'_>]) -> Chosen {
-    let rows = grounds.iter().enumerate();
+    let rows = (0_u32..).zip(grounds);
     let rows = rows.flat_map(|(number, ground)| {
         // No sketch was asked: any of them may be the best.
         ground.rows_left().map(move |row| (f32::INFINITY, (number, row)))
@@ -128,123 +111,10 @@ fn all_left(grounds: &[Ground<'_>]) -> Chosen {
     Chosen { rows: rows.collect(), unsketched: Vec::new(), crowded: false }
 }
 
-/// Where the codes of a group stand, if that is known or may be kept. Who asks first is sent to the
-/// archive: an open store answers before it has read all rows.
-fn kept_places(
-    search: &Search<'_>,
-    ground: &Ground<'_>,
-    shelf: &Shelf<'_>,
-) -> Result<Option<Arc<Places>>> {
-    let (scope, key) = (search.scope, key(ground));
-    let (cache, bytes_max) = (&scope.stores.caches.places, scope.stores.shares.place_bytes_max);
-    match cache.get(&key) {
-        _ if shelf.is_empty() => return Ok(None),
-        Some(places) if places.fits(shelf) => return Ok(Some(places)),
-        Some(_) => {}
-        None => {
-            cache.replace(&key, Arc::default(), 0, bytes_max);
-            return Ok(None);
-        }
-    }
-    let rows = |from, end, out: &mut Vec<Row>| ground.whole_rows(from..end, out);
-    let collection = scope.def.id;
-    let places = Places::find(&scope.view.levels, shelf, collection, ground.vectors, rows)?;
-    let (bytes, places) = (places.bytes(), Arc::new(places));
-    cache.replace(&key, Arc::clone(&places), bytes, bytes_max);
-    Ok(Some(places))
-}
-
-/// Candidates whose codes are asked for before the first of them is scored: codes stand anywhere in the
-/// arena, and the processor fetches about as many lines at a time.
-const AHEAD: usize = 16;
 /// Of fewer that were settled, how many are lost says nothing about the others.
 const ASKED_MIN: usize = 20;
-/// Standard deviations that a sketch is trusted to.
-const SKETCH_TRUST: f32 = 2.1;
-
-/// How far a cosine may lie above what its sketch says. The estimate `f * (s . q)` errs by what of the query
-/// lies along the difference of signs and values, at random directions with a standard deviation of
-/// `sqrt(pi / 2 - 1) / sqrt(dim)` at most. Other metrics scale it by norms: there every candidate is ranked.
-fn sketch_slack(search: &Search<'_>) -> f32 {
-    match search.scope.def.spec.metric {
-        Metric::Cosine => {
-            SKETCH_TRUST * (std::f32::consts::FRAC_PI_2 - 1.0).sqrt() / (search.dim() as f32).sqrt()
-        }
-        Metric::Dot | Metric::L2 => f32::INFINITY,
-    }
-}
-
-/// Stage 2: what the candidates are worth by their codes, the best first. Candidates come in order of their
-/// sketches; it ends where a sketch says that none of those left can be among the best `wanted`.
-fn rank<'a>(
-    search: &Search<'a>,
-    grounds: &[Ground<'_>],
-    chosen: &[(f32, Candidate)],
-    wanted: usize,
-) -> Result<Vec<Ranked<'a>>> {
-    let (scope, metric) = (search.scope, search.scope.def.spec.metric);
-    let shelf = Shelf::new(&scope.view.levels, scope.def.id);
-    let mut places: Vec<Option<Option<Arc<Places>>>> = vec![None; grounds.len()];
-    let slack_of_sketches = sketch_slack(search);
-    let mut best = TopK::new(wanted);
-    let mut ranked = Vec::with_capacity(chosen.len());
-    let (mut by_four, mut code) = (None, Vec::new());
-    let mut warm = Vec::with_capacity(AHEAD);
-    for some in chosen.chunks(AHEAD) {
-        if some.first().is_some_and(|(score, _)| score + slack_of_sketches < best.threshold()) {
-            break;
-        }
-        warm.clear();
-        for (_, (number, at)) in some {
-            let (Some(ground), Some(known)) = (grounds.get(*number), places.get_mut(*number))
-            else {
-                warm.push(None);
-                continue;
-            };
-            let places = match known {
-                Some(places) => places,
-                None => known.insert(kept_places(search, ground, &shelf)?),
-            };
-            let found = places.as_ref().and_then(|places| {
-                let (block, row) = places.code(&shelf, *at)?;
-                let codes = block.block.row(row).ok()?;
-                quant::fetch(codes);
-                Some((block, row, codes, places.lasts(*at)))
-            });
-            warm.push(found);
-        }
-        for ((_, candidate), warm) in some.iter().zip(&warm) {
-            let Some(ground) = grounds.get(candidate.0) else { continue };
-            let (coded, slack) = match warm {
-                Some((block, _, codes, _)) if block.block.bits() == 4 => {
-                    let query = by_four.get_or_insert_with(|| {
-                        let layout = search.by_eight.layout().with_bits(Bits::Four);
-                        CodeQuery::new(layout, metric, search.prepared.vector())
-                    });
-                    (Ok((query.score(codes), 4)), query.slack(codes))
-                }
-                Some((_, _, codes, _)) => {
-                    (Ok((search.by_eight.score(codes), 8)), search.by_eight.slack(codes))
-                }
-                None => match whole(search.code_of(ground, candidate.1, &mut code))? {
-                    Ok(score) => (Ok((score, 8)), search.by_eight.slack(&code)),
-                    Err(damage) => (Err(damage), 0.0),
-                },
-            };
-            // An exact vector stands for itself: who has no codes comes first.
-            let bound = coded.as_ref().map_or(f32::INFINITY, |(score, _)| {
-                // Which of equal ones counts, ids decide: here any order does.
-                best.offer(score - slack, EntryId(ranked.len() as u64), ());
-                if search.by_codes() { *score } else { score + slack }
-            });
-            let lasting = warm.filter(|(.., lasts)| *lasts);
-            let warm = lasting.map(|(block, row, ..)| (block, row));
-            ranked.push(Ranked { candidate: *candidate, coded, bound, warm });
-        }
-    }
-    ranked.sort_unstable_by(|a, b| b.bound.total_cmp(&a.bound));
-    Ok(ranked)
-}
+/// So many of the best bounds are put in order at a time: a search settles some twelve.
+const SETTLED_AT_ONCE: usize = 32;
 
 /// Whether a live row of the archive may be answered.
 fn is_answer(search: &Search<'_>, ground: &Ground<'_>, row: &Row, copy: &Copy) -> Result<bool> {
@@ -263,16 +133,28 @@ fn is_answer(search: &Search<'_>, ground: &Ground<'_>, row: &Row, copy: &Copy) -
 fn settle<'a>(
     search: &'a Search<'a>,
     grounds: &[Ground<'_>],
-    ranked: Vec<Ranked<'_>>,
+    ranking: Ranking<'_>,
 ) -> Result<Settled<'a>> {
+    let Ranking { ranked, mut bounds } = ranking;
     let mut settled = Settled { search, answers: search.answers(), asked: 0, lost: 0 };
-    for one in ranked {
-        if !settled.answers.enters(one.bound) {
-            break;
+    let higher = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    let mut rest = bounds.as_mut_slice();
+    while !rest.is_empty() {
+        if rest.len() > SETTLED_AT_ONCE {
+            rest.select_nth_unstable_by(SETTLED_AT_ONCE, higher);
         }
-        let Some(ground) = grounds.get(one.candidate.0) else { continue };
-        settled.asked += 1;
-        settled.settle(ground, one)?;
+        let (best, others) = rest.split_at_mut(SETTLED_AT_ONCE.min(rest.len()));
+        best.sort_unstable_by(higher);
+        for (bound, number) in best {
+            if !settled.answers.enters(*bound) {
+                return Ok(settled);
+            }
+            let Some(one) = ranked.get(*number as usize) else { continue };
+            let Some(ground) = grounds.get(one.candidate.0 as usize) else { continue };
+            settled.asked += 1;
+            settled.settle(ground, one)?;
+        }
+        rest = others;
     }
     Ok(settled)
 }
@@ -287,14 +169,35 @@ struct Settled<'a> {
 }
 
 impl Settled<'_> {
-    fn settle(&mut self, ground: &Ground<'_>, one: Ranked<'_>) -> Result<()> {
+    fn settle(&mut self, ground: &Ground<'_>, one: &Ranked<'_>) -> Result<()> {
         let at = one.candidate.1;
         let mask_says = ground.lets_pass(at) || self.search.is_unmasked();
-        let warm = one.warm.filter(|_| mask_says);
-        match warm.and_then(|(block, row)| block.block.id_version(row)) {
-            Some((id, version)) => self.settle_known(ground, at, id, version, one.coded),
-            None => self.settle_row(ground, at, one.coded),
+        match &one.worth {
+            Worth::Exact(score, hot) if mask_says => {
+                self.settle_hot(*score, hot);
+                Ok(())
+            }
+            Worth::Exact(score, _) => self.settle_row(ground, at, &Ok((*score, 8))),
+            Worth::Coded(coded) => {
+                let warm = one.warm.filter(|_| mask_says);
+                match warm.and_then(|(block, row)| block.block.id_version(row)) {
+                    Some((id, version)) => self.settle_known(ground, at, id, version, coded),
+                    None => self.settle_row(ground, at, coded),
+                }
+            }
         }
+    }
+
+    /// Settles a candidate whose exact copy in RAM has said all.
+    fn settle_hot(&mut self, score: f32, hot: &Hot) {
+        let (scope, record) = (self.search.scope, &hot.record);
+        let expired = record.expires.is_some_and(|expires| expires <= scope.now);
+        if expired || scope.view.shadows(record.id) || scope.view.levels.hides(record.id) {
+            self.lost += 1;
+            return;
+        }
+        let exact = Score::exact(scope.def.spec.element);
+        self.answers.offer(score, record.id, Found::Hot(hot.clone()), exact);
     }
 
     /// Settles a candidate whose row need not be read.
@@ -304,7 +207,7 @@ impl Settled<'_> {
         at: u32,
         id: EntryId,
         version: Lsn,
-        coded: Result<(f32, u8)>,
+        coded: &Result<(f32, u8)>,
     ) -> Result<()> {
         let (search, view) = (self.search, self.search.scope.view);
         if view.shadows(id) || view.levels.hides(id) {
@@ -317,7 +220,7 @@ impl Settled<'_> {
             && let Some(vector) = hot.record.vector.as_deref()
         {
             self.answers.offer(search.exact(vector), id, Found::Hot(hot.clone()), exact);
-        } else if let (Ok((score, bits)), true) = (&coded, search.by_codes()) {
+        } else if let (Ok((score, bits)), true) = (coded, search.by_codes()) {
             self.answers.offer(*score, id, ground.found(at), Score::coded(*bits));
         } else if let Some(vector) = file.checked_vector(ground.group, at)? {
             self.answers.offer(search.exact(&vector), id, ground.found(at), exact);
@@ -328,7 +231,12 @@ impl Settled<'_> {
     }
 
     /// Settles a candidate by its row, with its score by codes of so many bits, or the damage of those.
-    fn settle_row(&mut self, ground: &Ground<'_>, at: u32, coded: Result<(f32, u8)>) -> Result<()> {
+    fn settle_row(
+        &mut self,
+        ground: &Ground<'_>,
+        at: u32,
+        coded: &Result<(f32, u8)>,
+    ) -> Result<()> {
         let (search, file) = (self.search, &ground.segment.segment);
         let exact = Score::exact(search.scope.def.spec.element);
         // What cannot be asked may be an answer: its codes say whether it would be a good one.
@@ -359,21 +267,21 @@ impl Settled<'_> {
             self.answers.offer(search.exact(vector), id, copy.into(), exact);
             return Ok(());
         }
-        if let (Ok((score, bits)), true) = (&coded, search.by_codes()) {
+        if let (Ok((score, bits)), true) = (coded, search.by_codes()) {
             self.answers.offer(*score, id, copy.into(), Score::coded(*bits));
             return Ok(());
         }
         match (whole(file.vector(ground.group, &row))?, coded) {
             (Ok(Some(vector)), coded) => {
                 if let Err(damage) = coded {
-                    self.answers.heal(damage);
+                    self.answers.heal(damage.clone());
                 }
                 self.answers.offer(search.exact(&vector), id, copy.into(), exact);
             }
             (Ok(None), _) => {}
             (Err(damage), Ok((score, bits))) => {
                 self.answers.heal(damage);
-                self.answers.offer(score, id, copy.into(), Score::coded(bits));
+                self.answers.offer(*score, id, copy.into(), Score::coded(*bits));
             }
             (Err(damage), Err(_)) => self.answers.lose(f32::INFINITY, damage),
         }

@@ -1,12 +1,13 @@
 //! pmll itself, as a store to search in: building it, opening it, asking it.
 //!
-//! Stores are built of several shapes: `pmll` with a budget that has room for all and most rows
-//! packed to codes, `pmll-12pc` and `pmll-13pc` with a budget of so many per cent of the vectors as
+//! Stores are built of several shapes: `pmll` with a budget that has room for all and every row
+//! packed to codes, `pmll-hot` with the same budget and every row exact in RAM, `pmll-12pc` and `pmll-13pc` with a budget of so many per cent of the vectors as
 //! f32, `pmll-64m` with one of 64 MiB, and `pmll-filter`, which is the first one with an attribute.
 //! Vectors are f16, as the data is, and entries have their texts. Row `n` is the entry put as the
 //! `n`-th, so that ids say rows.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pmll::{
     Batch, Collection, CollectionSpec, CountAccess, Draft, Element, Exactness, Filter, Hits, Near,
@@ -46,17 +47,26 @@ pub struct Shape {
     budget: Budget,
     /// Whether rows have their class, and are asked for by it.
     filtered: bool,
+    /// Whether rows stay exact in RAM as long as there is room, as they do where nobody packs them.
+    is_hot: bool,
 }
 
 impl Shape {
     /// The shape of a subject of a work, if it is pmll.
     pub fn of(work: &str, subject: &str) -> Option<Shape> {
-        let usual = Shape { folder: "pmll", target: 0.99, budget: Budget::Large, filtered: false };
+        let usual = Shape {
+            folder: "pmll",
+            target: 0.99,
+            budget: Budget::Large,
+            filtered: false,
+            is_hot: false,
+        };
         let of_percent = |folder, n| Shape { folder, budget: Budget::Percent(n), ..usual };
         let small = Shape { folder: "pmll-64m", budget: Budget::Bytes(64 << 20), ..usual };
         match (work, subject) {
             ("filter", "pmll") => Some(Shape { folder: "pmll-filter", filtered: true, ..usual }),
             (_, "pmll") => Some(usual),
+            (_, "pmll-hot") => Some(Shape { folder: "pmll-hot", is_hot: true, ..usual }),
             (_, "pmll-95") => Some(Shape { target: 0.95, ..usual }),
             (_, "pmll-12pc") => Some(of_percent("pmll-12pc", 12)),
             (_, "pmll-13pc") => Some(of_percent("pmll-13pc", 13)),
@@ -78,8 +88,9 @@ impl Shape {
 
     fn options(self, rows: usize, dim: usize) -> Options {
         let budget_bytes = Some(self.budget_bytes(rows, dim));
-        // The compressor runs in the calling thread: figures do not depend on luck.
-        Options { budget_bytes, background: false, ..Options::default() }
+        // The compressor runs in the calling thread: figures do not depend on luck. What reads rows back
+        // into RAM after an open is the background thread.
+        Options { budget_bytes, background: self.is_hot, ..Options::default() }
     }
 
     /// Fills a new store and packs it.
@@ -101,9 +112,13 @@ impl Shape {
             }
             store.write(batch)?;
         }
-        // `Paper` packs codes whatever the budget says: `Watermark` would keep all in RAM.
-        let is_large = self.budget == Budget::Large;
-        store.compress_with(if is_large { Policy::Paper } else { Policy::Watermark })?;
+        // `Paper` packs codes whatever the budget says: `Watermark` would keep all in RAM, and so do the
+        // usual rules with a fifth of the entries.
+        let is_packed = self.budget == Budget::Large && !self.is_hot;
+        if is_packed {
+            store.set_setting("rho", 1e-6.into())?;
+        }
+        store.compress_with(if is_packed { Policy::Paper } else { Policy::Watermark })?;
         drop(collection);
         Ok(store.close()?)
     }
@@ -114,6 +129,9 @@ impl Shape {
         let options = Options { create: false, ..self.options(rows, dim) };
         let store = Store::builder(&path).options(options).open()?;
         let collection = store.collection(COLLECTION)?;
+        while self.is_hot && store.stats()?.tiers[0].resident < rows as u64 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         Ok(Opened { shape: self, path, store, collection, class: class_filter()? })
     }
 }
