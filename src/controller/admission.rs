@@ -55,8 +55,7 @@ impl Engine {
         if unarchived + queued + share > cap && unarchived + queued > 0 {
             return Some(Wanting::Checkpoint);
         }
-        let counted = self.counted_bytes() + share;
-        (counted as f64 > self.budget_bytes() as f64 * CAP_SHARE).then_some(Wanting::Compress)
+        self.is_over_with(share, CAP_SHARE).then_some(Wanting::Compress)
     }
 
     /// Makes room on this thread, where there is no other.
@@ -112,7 +111,8 @@ impl Engine {
     /// request, the next one has to wait. What others wrote meanwhile it could not move yet.
     pub fn note_run(&self, took: Duration) {
         let unarchived = self.view.load().hot_bytes() + self.queue.lock().bytes;
-        let settled = self.counted_bytes().saturating_sub(unarchived);
+        let others = unarchived + self.caches.codes.bytes();
+        let settled = self.counted_bytes().saturating_sub(others);
         let share = self.log_bytes_max() / 2;
         let is_stuck = (settled + share) as f64 > self.budget_bytes() as f64 * CAP_SHARE;
         let until = self.clock.elapsed() + STUCK_MIN.max(took.saturating_mul(10));

@@ -208,6 +208,8 @@ impl Engine {
             if !engine.view.load().levels.hot.is_empty() {
                 engine.wake.notify(|wish| wish.refill = true);
             }
+            // Whoever wrote last may have closed before there was time for it.
+            engine.group_if_due();
         }
         Ok(engine)
     }

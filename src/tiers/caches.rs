@@ -4,10 +4,15 @@
 //! thirty-second each. Shares are given out of what is free at the moment, so that no cache ever starts a
 //! run of the compressor; and a run leaves room for what sketches and places will come to take.
 //!
+//! What is free below the target besides is for codes of the archive, in pieces as searches ask for them: a
+//! candidate without codes in the arena costs a read else. They are spare: before anything has to make
+//! room, they go.
+//!
 //! Never: fills a cache.
 
 use crate::bytes::codec::cells::Source;
 use crate::organs::arena::cells::Cells;
+use crate::pure::policy::{TARGET_SHARE, TRIGGER_SHARE};
 use crate::tiers::View;
 use crate::tiers::cache::{Cache, GroupKey, Masks, Sketches};
 use crate::tiers::places::{PLACE_BYTES, Places};
@@ -16,6 +21,8 @@ use crate::tiers::places::{PLACE_BYTES, Places};
 pub type CellBodies = Cache<u64, Vec<u8>>;
 /// Where the codes of a group's rows stand, by group.
 pub type CodePlaces = Cache<GroupKey, Places>;
+/// Codes of the archive, by group and number of the piece.
+pub type CodePieces = Cache<(GroupKey, u32), Vec<u8>>;
 
 /// All caches of a store.
 #[derive(Debug, Default)]
@@ -28,16 +35,31 @@ pub struct Caches {
     pub cells: CellBodies,
     /// Places of codes.
     pub places: CodePlaces,
+    /// Codes of the archive.
+    pub codes: CodePieces,
 }
 
 impl Caches {
     /// Bytes of all that is kept.
     pub fn bytes(&self) -> u64 {
+        self.needed_bytes() + self.codes.bytes()
+    }
+
+    /// The same without what is spare.
+    fn needed_bytes(&self) -> u64 {
         self.masks.bytes() + self.sketches.bytes() + self.cells.bytes() + self.places.bytes()
+    }
+
+    /// Lets so many bytes go of what is spare, as far as there are so many.
+    pub fn spare(&self, bytes: u64) {
+        if bytes > 0 {
+            self.codes.shrink(self.codes.bytes().saturating_sub(bytes));
+        }
     }
 
     /// Lets go of what a budget has no share for.
     pub fn shrink(&self, budget_bytes: u64) {
+        self.codes.shrink(0);
         self.masks.shrink(budget_bytes / MASK_PART);
         let sketch_bytes_max = budget_bytes / SKETCH_PART * 2;
         self.cells.shrink(sketch_bytes_max);
@@ -55,7 +77,11 @@ impl Caches {
         // One share for both kinds of sketches: what one has, the other has not.
         let cell_bytes_max = sketch_bytes_max.saturating_sub(self.sketches.bytes());
         let sketch_bytes_max = sketch_bytes_max.saturating_sub(self.cells.bytes());
-        Shares { mask_bytes_max, sketch_bytes_max, cell_bytes_max, place_bytes_max }
+        let kept_free = (budget_bytes as f64 * (TRIGGER_SHARE - TARGET_SHARE)) as u64;
+        let code_bytes_max = room_bytes.saturating_sub(self.needed_bytes() + kept_free);
+        // The others have grown since.
+        self.codes.shrink(code_bytes_max);
+        Shares { mask_bytes_max, sketch_bytes_max, cell_bytes_max, place_bytes_max, code_bytes_max }
     }
 
     /// What sketches and places of codes may still come to take: every search goes by them.
@@ -82,6 +108,7 @@ impl Caches {
         self.sketches.retain(|key| lives(key.segment));
         self.masks.retain(|(key, _)| lives(key.segment));
         self.places.retain(|key| lives(key.segment));
+        self.codes.retain(|(key, _)| lives(key.segment));
     }
 }
 
@@ -103,4 +130,6 @@ pub struct Shares {
     pub cell_bytes_max: u64,
     /// Places of codes.
     pub place_bytes_max: u64,
+    /// Codes of the archive.
+    pub code_bytes_max: u64,
 }

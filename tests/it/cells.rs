@@ -7,8 +7,8 @@
 use pmll::io::sim::SimDisk;
 use pmll::io::{Disk, OpenMode};
 use pmll::{
-    Batch, CollectionSpec, CountAccess, Depth, Draft, Exactness, Filter, Metric, Options, Query,
-    Store,
+    Batch, Clock, CollectionSpec, CountAccess, Depth, Draft, Exactness, Filter, Metric, Options,
+    Query, Store,
 };
 
 use crate::support::{ManualClock, Rng, try_open};
@@ -98,6 +98,24 @@ fn a_part_of_the_cells_gives_the_recall_that_was_asked_for() {
     finds_all_it_should(&open(&disk));
     // The smallest budget: no body has room in RAM, and few codes.
     finds_all_it_should(&open_with(&disk, 1 << 20, false));
+}
+
+#[test]
+fn cells_that_the_last_owner_had_no_time_for_are_made_after_an_open() {
+    let disk = SimDisk::new(7);
+    let store = open_with(&disk, 1 << 20, false);
+    fill(&store, 0, ENTRIES);
+    store.close().unwrap();
+    assert!(cells(&disk).is_empty(), "this budget has no room for them");
+    let options = Options { budget_bytes: Some(64 << 20), ..Options::default() };
+    let options = Options { cells_rows_min: 3000, ..options };
+    let store = try_open(&disk, &ManualClock::new(), options).unwrap();
+    let begun = std::time::Instant::now();
+    while cells(&disk).is_empty() {
+        assert!(begun.elapsed().as_secs() < 60, "no cells");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    store.close().unwrap();
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Ranking: what candidates are worth before any exact vector is read.
 //!
-//! 1. Where a candidate's bytes are: an exact copy in RAM, codes in the arena, else those of the archive, by one
-//!    small read. The [`Places`] of its group say so without a look at its row.
+//! 1. Where a candidate's bytes are: codes in the arena, or codes of the archive that are kept in RAM, or an
+//!    exact copy in RAM, or else one small read of the archive. The [`Places`] of its group say so without a
+//!    look at its row. Each search may read one piece of the archive's codes to be kept, as far as there
+//!    is room: all at once would make the first one wait.
 //! 2. Its score by them, and the bound that its exact score will not exceed.
 //!
 //! Candidates come in the order of their sketches, sixteen at a time; while sixteen are scored, the bytes
@@ -9,12 +11,13 @@
 //!
 //! Never: says whether a candidate is an answer.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use crate::bytes::codec::codes::CHUNK_ROWS;
 use crate::organs::archive::Row;
 use crate::pure::quant::{self, Bits, CodeQuery};
 use crate::pure::topk::TopK;
-use crate::tiers::hot::Hot;
 use crate::tiers::levels::WarmBlock;
 use crate::tiers::places::{Known, Places, Shelf};
 use crate::words::error::Result;
@@ -32,20 +35,23 @@ const AHEAD: usize = 16;
 /// Standard deviations that a sketch is trusted to.
 const SKETCH_TRUST: f32 = 2.1;
 
-/// What stage 2 found out about a candidate.
+/// What is found out about a candidate.
 pub(super) struct Ranked<'a> {
     pub candidate: Candidate,
-    pub worth: Worth<'a>,
-    /// Where the arena has it, if its row has no more to say than the block.
-    pub warm: Option<(&'a WarmBlock, usize)>,
+    /// Its score by codes of so many bits; or why there is none.
+    pub coded: Result<(f32, u8)>,
+    pub copy: FastCopy<'a>,
 }
 
-/// What a candidate is worth.
-pub(super) enum Worth<'a> {
-    /// Its exact copy in RAM has this score.
-    Exact(f32, &'a Hot),
-    /// Its codes of so many bits have this score; or why there is none.
-    Coded(Result<(f32, u8)>),
+/// What settles a candidate without a look at its row.
+#[derive(Clone, Copy)]
+pub(super) enum FastCopy<'a> {
+    /// Its id, by which an exact copy in RAM is found, if there is one.
+    Id(EntryId),
+    /// Its block in the arena and the row there, where its row has no more to say than the block.
+    Arena(&'a WarmBlock, usize),
+    /// Nothing.
+    None,
 }
 
 /// The candidates that were ranked, and for each what its exact score will not exceed, but for a case in
@@ -97,14 +103,17 @@ fn kept_places(
 struct Asked<'a> {
     candidate: Candidate,
     bytes: Bytes<'a>,
+    copy: FastCopy<'a>,
 }
 
 /// What a candidate is scored by.
 enum Bytes<'a> {
+    /// Its codes in the arena, of so many bits.
+    Arena(&'a [u8], u8),
+    /// Its codes of 8 bits in a piece of the archive's that is kept: which bytes.
+    Piece(Arc<Vec<u8>>, Range<usize>),
     /// Its exact vector in RAM.
-    Ram(&'a Hot, &'a [f32]),
-    /// The block and the row, its codes, and whether the row never expires.
-    Arena(&'a WarmBlock, usize, &'a [u8], bool),
+    Ram(&'a [f32]),
     /// Its codes in the archive.
     Archive,
 }
@@ -116,6 +125,10 @@ struct Lookup<'a, 'b> {
     shelf: Shelf<'a>,
     /// Of each ground, once it was asked for.
     places: Vec<Option<Option<Arc<Places>>>>,
+    /// Pieces of each ground, once they were asked for.
+    pieces: Vec<Vec<Option<Option<Arc<Vec<u8>>>>>>,
+    /// Whether a piece was read for this search.
+    has_read: bool,
 }
 
 impl<'a> Lookup<'a, '_> {
@@ -123,38 +136,94 @@ impl<'a> Lookup<'a, '_> {
     fn ask(&mut self, some: &[(f32, Candidate)], asked: &mut Vec<Asked<'a>>) -> Result<()> {
         asked.clear();
         for (_, candidate) in some {
-            let bytes = self.find(*candidate)?.unwrap_or(Bytes::Archive);
-            asked.push(Asked { candidate: *candidate, bytes });
+            let candidate = *candidate;
+            let (bytes, copy) = self.find(candidate)?;
+            asked.push(Asked { candidate, bytes, copy });
         }
         Ok(())
     }
 
-    fn find(&mut self, (number, at): Candidate) -> Result<Option<Bytes<'a>>> {
-        let ground = self.grounds.get(number as usize);
-        let (Some(ground), Some(known)) = (ground, self.places.get_mut(number as usize)) else {
-            return Ok(None);
+    fn find(&mut self, (number, at): Candidate) -> Result<(Bytes<'a>, FastCopy<'a>)> {
+        let Some(ground) = self.grounds.get(number as usize) else {
+            return Ok((Bytes::Archive, FastCopy::None));
         };
-        let places = match known {
-            Some(places) => places,
-            None => known.insert(kept_places(self.search, ground, &self.shelf)?),
-        };
-        let Some(places) = places else { return Ok(None) };
-        Ok(match places.known(&self.shelf, at) {
-            Some(Known::Code(block, row)) => block.block.row(row).ok().map(|codes| {
-                quant::fetch(codes);
-                Bytes::Arena(block, row, codes, places.lasts(at))
-            }),
-            // Who asks for scores by codes gets those of everybody.
-            Some(Known::Id(id)) if !self.search.by_codes() => {
-                let levels = &self.search.scope.view.levels;
-                levels.resident_of(id, &ground.versions()).and_then(|hot| {
-                    let vector = hot.record.vector.as_deref()?;
-                    quant::fetch(bytemuck::cast_slice(vector));
-                    Some(Bytes::Ram(hot, vector))
-                })
+        let mut copy = FastCopy::None;
+        if let Some(places) = self.places(number, ground)? {
+            match places.known(&self.shelf, at) {
+                Some(Known::Code(block, row)) => {
+                    if let Ok(codes) = block.block.row(row) {
+                        quant::fetch(codes);
+                        if places.lasts(at) {
+                            copy = FastCopy::Arena(block, row);
+                        }
+                        return Ok((Bytes::Arena(codes, block.block.bits()), copy));
+                    }
+                }
+                Some(Known::Id(id)) => copy = FastCopy::Id(id),
+                None => {}
             }
-            _ => None,
-        })
+        }
+        if let Some(piece) = self.piece(number, ground, at / CHUNK_ROWS as u32)? {
+            let row_bytes = self.search.by_eight.layout().row_bytes();
+            let from = at as usize % CHUNK_ROWS * row_bytes;
+            if let Some(codes) = piece.get(from..from + row_bytes) {
+                quant::fetch(codes);
+                return Ok((Bytes::Piece(piece, from..from + row_bytes), copy));
+            }
+        }
+        // Who asks for scores by codes gets those of everybody.
+        let levels = &self.search.scope.view.levels;
+        if let (FastCopy::Id(id), false) = (copy, self.search.by_codes())
+            && let Some(hot) = levels.resident_of(id, &ground.versions())
+            && let Some(vector) = hot.record.vector.as_deref()
+        {
+            quant::fetch(bytemuck::cast_slice(vector));
+            return Ok((Bytes::Ram(vector), copy));
+        }
+        Ok((Bytes::Archive, copy))
+    }
+
+    fn places(&mut self, number: u32, ground: &Ground<'_>) -> Result<Option<Arc<Places>>> {
+        let Some(known) = self.places.get_mut(number as usize) else { return Ok(None) };
+        if let Some(places) = known {
+            return Ok(places.clone());
+        }
+        Ok(known.insert(kept_places(self.search, ground, &self.shelf)?).clone())
+    }
+
+    /// Codes of the archive that are kept. A piece of damaged ones is kept as an empty one.
+    fn piece(
+        &mut self,
+        number: u32,
+        ground: &Ground<'_>,
+        piece: u32,
+    ) -> Result<Option<Arc<Vec<u8>>>> {
+        let Some(pieces) = self.pieces.get_mut(number as usize) else { return Ok(None) };
+        if pieces.is_empty() {
+            pieces.resize(ground.vectors.div_ceil(CHUNK_ROWS as u32) as usize, None);
+        }
+        let Some(known) = pieces.get_mut(piece as usize) else { return Ok(None) };
+        if let Some(known) = known {
+            return Ok(known.clone());
+        }
+        let stores = self.search.scope.stores;
+        let (cache, bytes_max) = (&stores.caches.codes, stores.shares.code_bytes_max);
+        let key = (key(ground), piece);
+        let mut kept = cache.get(&key);
+        let from = piece.saturating_mul(CHUNK_ROWS as u32);
+        let count = ground.vectors.saturating_sub(from).min(CHUNK_ROWS as u32);
+        let bytes = (count as usize * self.search.by_eight.layout().row_bytes()) as u64;
+        if kept.is_none() && !self.has_read && cache.has_room(bytes, bytes_max) {
+            self.has_read = true;
+            let file = &ground.segment.segment;
+            let mut codes = Vec::with_capacity(bytes as usize);
+            if whole(file.codes(ground.group, from, count, &mut codes))?.is_err() {
+                codes = Vec::new();
+            }
+            let bytes = codes.len() as u64;
+            kept = Some(cache.get_or_make(&key, bytes_max, || Ok((codes, bytes)))?);
+        }
+        Ok(known.insert(kept).clone())
     }
 }
 
@@ -168,7 +237,14 @@ pub(super) fn rank<'a>(
 ) -> Result<Ranking<'a>> {
     let (scope, metric) = (search.scope, search.scope.def.spec.metric);
     let shelf = Shelf::new(&scope.view.levels, scope.def.id);
-    let mut lookup = Lookup { search, grounds, shelf, places: vec![None; grounds.len()] };
+    let mut lookup = Lookup {
+        search,
+        grounds,
+        shelf,
+        places: vec![None; grounds.len()],
+        pieces: vec![Vec::new(); grounds.len()],
+        has_read: false,
+    };
     let slack_of_sketches = sketch_slack(search);
     let mut best = TopK::new(wanted);
     let mut ranked = Vec::with_capacity(chosen.len());
@@ -189,39 +265,35 @@ pub(super) fn rank<'a>(
         // While these are scored, the bytes of the next ones arrive.
         piece = pieces.next();
         lookup.ask(piece.unwrap_or_default(), &mut next)?;
-        for Asked { candidate, bytes } in asked.drain(..) {
+        for Asked { candidate, bytes, copy } in asked.drain(..) {
             let Some(ground) = grounds.get(candidate.0 as usize) else { continue };
-            let mut warm = None;
-            let (worth, score, slack) = match bytes {
-                Bytes::Ram(hot, vector) => {
-                    let score = search.exact(vector);
-                    (Worth::Exact(score, hot), Some(score), 0.0)
+            let by_eight = |codes: &[u8]| {
+                (Ok((search.by_eight.score(codes), 8)), search.by_eight.slack(codes))
+            };
+            let (coded, slack) = match bytes {
+                Bytes::Arena(codes, 4) => {
+                    let query = by_four.get_or_insert_with(four);
+                    (Ok((query.score(codes), 4)), query.slack(codes))
                 }
-                Bytes::Arena(block, row, codes, lasts) => {
-                    warm = lasts.then_some((block, row));
-                    let (query, bits) = match block.block.bits() {
-                        4 => (&*by_four.get_or_insert_with(four), 4),
-                        _ => (&search.by_eight, 8),
-                    };
-                    let score = query.score(codes);
-                    (Worth::Coded(Ok((score, bits))), Some(score), query.slack(codes))
-                }
-                Bytes::Archive => match whole(search.code_of(ground, candidate.1, &mut code))? {
-                    Ok(score) => {
-                        let slack = search.by_eight.slack(&code);
-                        (Worth::Coded(Ok((score, 8))), Some(score), slack)
+                Bytes::Arena(codes, _) => by_eight(codes),
+                Bytes::Piece(piece, at) => by_eight(piece.get(at).unwrap_or_default()),
+                Bytes::Ram(vector) => (Ok((search.exact(vector), 8)), 0.0),
+                Bytes::Archive => {
+                    let file = &ground.segment.segment;
+                    match whole(file.code(ground.group, candidate.1, &mut code))? {
+                        Ok(()) => by_eight(&code),
+                        Err(damage) => (Err(damage), 0.0),
                     }
-                    Err(damage) => (Worth::Coded(Err(damage)), None, 0.0),
-                },
+                }
             };
             // An exact vector stands for itself: who has no codes comes first.
-            let bound = score.map_or(f32::INFINITY, |score| {
+            let bound = coded.as_ref().map_or(f32::INFINITY, |(score, _)| {
                 // Which of equal ones counts, ids decide: here any order does.
                 best.offer(score - slack, EntryId(ranked.len() as u64), ());
-                if search.by_codes() { score } else { score + slack }
+                if search.by_codes() { *score } else { score + slack }
             });
             bounds.push((bound, ranked.len() as u32));
-            ranked.push(Ranked { candidate, worth, warm });
+            ranked.push(Ranked { candidate, coded, copy });
         }
         std::mem::swap(&mut asked, &mut next);
     }

@@ -32,7 +32,7 @@ use super::Search;
 use super::choose::{Chosen, choose};
 use super::ground::{Ground, grounds};
 use super::hits::{Answers, Found, Score, whole};
-use super::rank::{Ranked, Ranking, Worth, rank};
+use super::rank::{FastCopy, Ranked, Ranking, rank};
 use super::scan;
 
 /// Offers the best archived rows, by so many that sketches choose.
@@ -172,20 +172,25 @@ impl Settled<'_> {
     fn settle(&mut self, ground: &Ground<'_>, one: &Ranked<'_>) -> Result<()> {
         let at = one.candidate.1;
         let mask_says = ground.lets_pass(at) || self.search.is_unmasked();
-        match &one.worth {
-            Worth::Exact(score, hot) if mask_says => {
-                self.settle_hot(*score, hot);
-                Ok(())
-            }
-            Worth::Exact(score, _) => self.settle_row(ground, at, &Ok((*score, 8))),
-            Worth::Coded(coded) => {
-                let warm = one.warm.filter(|_| mask_says);
-                match warm.and_then(|(block, row)| block.block.id_version(row)) {
-                    Some((id, version)) => self.settle_known(ground, at, id, version, coded),
-                    None => self.settle_row(ground, at, coded),
+        let copy = if mask_says { one.copy } else { FastCopy::None };
+        match copy {
+            FastCopy::Id(id) if !self.search.by_codes() => {
+                let levels = &self.search.scope.view.levels;
+                if let Some(hot) = levels.resident_of(id, &ground.versions())
+                    && let Some(vector) = hot.record.vector.as_deref()
+                {
+                    self.settle_hot(self.search.exact(vector), hot);
+                    return Ok(());
                 }
             }
+            FastCopy::Arena(block, row) => {
+                if let Some((id, version)) = block.block.id_version(row) {
+                    return self.settle_known(ground, at, id, version, &one.coded);
+                }
+            }
+            FastCopy::Id(_) | FastCopy::None => {}
         }
+        self.settle_row(ground, at, &one.coded)
     }
 
     /// Settles a candidate whose exact copy in RAM has said all.
