@@ -25,11 +25,9 @@ use crate::organs::columns::Columns;
 use crate::organs::columns::moves::Moves;
 use crate::organs::reserve::Reserve;
 use crate::organs::wal::{Wal, WalOptions};
-use crate::pure::policy::TRIGGER_SHARE;
 use crate::tiers::View;
 use crate::tiers::caches::Caches;
 use crate::tiers::mover::meta;
-use crate::tiers::probe::Stores;
 use crate::verbs::layout;
 use crate::verbs::recovery::{self, Recovered};
 use crate::words::clock::Clock;
@@ -84,7 +82,7 @@ pub struct Engine {
     pub(crate) written: Written,
     /// What catalog and log kept resident, and what the catalog's cache might still take, when
     /// somebody last looked: whoever counts while one of them is at work does not wait for it.
-    last_seen: [AtomicU64; 3],
+    pub(crate) last_seen: [AtomicU64; 3],
     budget_bytes: AtomicU64,
     background: Background,
     checkpoint_error: Mutex<Option<Error>>,
@@ -264,15 +262,6 @@ impl Engine {
         Ok(())
     }
 
-    /// The caches of searches, with their shares of the budget; none gets what would start a run of
-    /// the compressor.
-    pub fn stores(&self) -> Stores<'_> {
-        let (budget, caches) = (self.budget_bytes(), &self.caches);
-        let others = self.counted_bytes().saturating_sub(caches.bytes());
-        let room = ((budget as f64 * TRIGGER_SHARE) as u64).saturating_sub(others);
-        Stores { caches, shares: caches.shares(budget, room) }
-    }
-
     /// Bytes of redb's page cache.
     pub fn catalog_cache_bytes(&self) -> usize {
         catalog_cache_bytes(self.budget_bytes())
@@ -298,39 +287,6 @@ impl Engine {
             update.commit()?;
         }
         Ok(())
-    }
-
-    /// Bytes kept resident because of the data. Waits for nobody.
-    pub fn counted_bytes(&self) -> u64 {
-        let view = self.view.load();
-        let [catalog, log, room] = &self.last_seen;
-        if let Some(slot) = self.catalog.try_lock() {
-            let stand_in = self.stand_in.lock().as_ref().map_or(0, Catalog::resident_bytes);
-            let bytes = slot.as_ref().map_or(0, Catalog::resident_bytes) + stand_in;
-            catalog.store(bytes, Ordering::Release);
-            room.store(slot.as_ref().map_or(0, Catalog::room_bytes), Ordering::Release);
-        }
-        if let Some(slot) = self.wal.try_lock() {
-            let bytes = slot.as_ref().map_or(0, |wal| wal.resident_bytes() as u64);
-            log.store(bytes, Ordering::Release);
-        }
-        let queued = self.queue.lock().bytes;
-        view.hot_bytes()
-            + view.ledger_bytes()
-            + view.cold.resident_bytes()
-            + view.levels.bytes()
-            + self.caches.bytes()
-            + self.columns.resident_bytes()
-            + self.moved.lock().resident_bytes()
-            + catalog.load(Ordering::Acquire)
-            + log.load(Ordering::Acquire)
-            + queued
-    }
-
-    /// Bytes that the catalog's cache may still take, as of the last count.
-    pub fn catalog_room_bytes(&self) -> u64 {
-        let [.., room] = &self.last_seen;
-        room.load(Ordering::Acquire)
     }
 
     /// Remembers what the user should know: each thing once, the newest where they are many.

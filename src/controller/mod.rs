@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod background;
 pub mod commit;
+pub mod counting;
 pub mod engine;
 pub mod grouping;
 pub mod maintenance;

@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 use crate::controller::engine::Engine;
 use crate::organs::columns::moves::LevelMove;
 use crate::organs::{arena, columns};
-use crate::pure::policy::{HYSTERESIS, Move, Plan, Policy, Standing, TARGET_SHARE, TRIGGER_SHARE};
+use crate::pure::policy::{HYSTERESIS, Move, Plan, Policy, Standing, TRIGGER_SHARE};
 use crate::pure::score::Score;
 use crate::tiers::View;
 use crate::tiers::packer::Yard;
@@ -175,36 +175,6 @@ impl Engine {
         } else if let Err(error) = self.compress(Policy::Watermark) {
             self.note_checkpoint_error(error);
         }
-    }
-
-    /// Whether more than this share of the budget is counted, after what is spare made room.
-    pub fn is_over(&self, share: f64) -> bool {
-        self.is_over_with(0, share)
-    }
-
-    /// The same with so many bytes more.
-    pub fn is_over_with(&self, bytes: u64, share: f64) -> bool {
-        let most = (self.budget_bytes() as f64 * share) as u64;
-        let counted = self.counted_bytes() + bytes;
-        if counted > most && self.caches.codes.bytes() > 0 {
-            self.caches.spare(counted - most);
-            return self.counted_bytes() + bytes > most;
-        }
-        counted > most
-    }
-
-    pub fn target_bytes(&self) -> u64 {
-        (self.budget_bytes() as f64 * TARGET_SHARE) as u64
-    }
-
-    /// What is counted, with caches counted as if all that they may hold were there, but without what is
-    /// spare: sketches find
-    /// every entry, and entries make room for them before a search asks; and a plan that went by
-    /// what a cache holds just now would be followed by others that move a few entries each.
-    fn claimed_bytes(&self, view: &View) -> u64 {
-        let claimed = self.caches.claimed_bytes(view, self.budget_bytes());
-        let needed = self.counted_bytes().saturating_sub(self.caches.codes.bytes());
-        needed + claimed + self.catalog_room_bytes()
     }
 
     /// What a run would do now, without doing it.

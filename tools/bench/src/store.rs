@@ -1,10 +1,10 @@
 //! pmll itself, as a store to search in: building it, opening it, asking it.
 //!
 //! Stores are built of several shapes: `pmll` with a budget that has room for all and every row
-//! packed to codes, `pmll-hot` with the same budget and every row exact in RAM, `pmll-12pc` and `pmll-13pc` with a budget of so many per cent of the vectors as
-//! f32, `pmll-64m` with one of 64 MiB, and `pmll-filter`, which is the first one with an attribute.
-//! Vectors are f16, as the data is, and entries have their texts. Row `n` is the entry put as the
-//! `n`-th, so that ids say rows.
+//! packed to codes, `pmll-hot` with the same budget and every row exact in RAM, `pmll-12pc` and
+//! `pmll-13pc` with a budget of so many per cent of the vectors as f32, `pmll-64m` with one of 64 MiB,
+//! and `pmll-filter`, which is the first one with an attribute. Vectors are f16, as the data is, and
+//! entries have their texts. Row `n` is the entry put as the `n`-th, so that ids say rows.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

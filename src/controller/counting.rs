@@ -1,0 +1,89 @@
+//! Counting: which bytes stand against the budget, and what of it is free.
+//!
+//! Everything that is resident because of the data is counted: records, codes, caches, directories, the index's
+//! cache. Of the caches the codes of the archive are spare: whoever finds too much counted lets them go
+//! first, so that they never start a run of the compressor, nor keep a write out.
+//!
+//! Never: waits for anybody, moves an entry.
+
+use std::sync::atomic::Ordering;
+
+use crate::controller::engine::Engine;
+use crate::organs::catalog::Catalog;
+use crate::pure::policy::{TARGET_SHARE, TRIGGER_SHARE};
+use crate::tiers::View;
+use crate::tiers::probe::Stores;
+
+impl Engine {
+    /// Bytes kept resident because of the data. Waits for nobody.
+    pub fn counted_bytes(&self) -> u64 {
+        let view = self.view.load();
+        let [catalog, log, room] = &self.last_seen;
+        if let Some(slot) = self.catalog.try_lock() {
+            let stand_in = self.stand_in.lock().as_ref().map_or(0, Catalog::resident_bytes);
+            let bytes = slot.as_ref().map_or(0, Catalog::resident_bytes) + stand_in;
+            catalog.store(bytes, Ordering::Release);
+            room.store(slot.as_ref().map_or(0, Catalog::room_bytes), Ordering::Release);
+        }
+        if let Some(slot) = self.wal.try_lock() {
+            let bytes = slot.as_ref().map_or(0, |wal| wal.resident_bytes() as u64);
+            log.store(bytes, Ordering::Release);
+        }
+        let queued = self.queue.lock().bytes;
+        view.hot_bytes()
+            + view.ledger_bytes()
+            + view.cold.resident_bytes()
+            + view.levels.bytes()
+            + self.caches.bytes()
+            + self.columns.resident_bytes()
+            + self.moved.lock().resident_bytes()
+            + catalog.load(Ordering::Acquire)
+            + log.load(Ordering::Acquire)
+            + queued
+    }
+
+    /// Bytes that the catalog's cache may still take, as of the last count.
+    pub fn catalog_room_bytes(&self) -> u64 {
+        let [.., room] = &self.last_seen;
+        room.load(Ordering::Acquire)
+    }
+
+    /// Whether more than this share of the budget is counted, after what is spare made room.
+    pub fn is_over(&self, share: f64) -> bool {
+        self.is_over_with(0, share)
+    }
+
+    /// The same with so many bytes more.
+    pub fn is_over_with(&self, bytes: u64, share: f64) -> bool {
+        let most = (self.budget_bytes() as f64 * share) as u64;
+        let counted = self.counted_bytes() + bytes;
+        if counted > most && self.caches.codes.bytes() > 0 {
+            self.caches.spare(counted - most);
+            return self.counted_bytes() + bytes > most;
+        }
+        counted > most
+    }
+
+    pub fn target_bytes(&self) -> u64 {
+        (self.budget_bytes() as f64 * TARGET_SHARE) as u64
+    }
+
+    /// What is counted, with caches counted as if all that they may hold were there, but without what is
+    /// spare: sketches find
+    /// every entry, and entries make room for them before a search asks; and a plan that went by
+    /// what a cache holds just now would be followed by others that move a few entries each.
+    pub(super) fn claimed_bytes(&self, view: &View) -> u64 {
+        let claimed = self.caches.claimed_bytes(view, self.budget_bytes());
+        let needed = self.counted_bytes().saturating_sub(self.caches.codes.bytes());
+        needed + claimed + self.catalog_room_bytes()
+    }
+
+    /// The caches of searches, with their shares of the budget; none gets what would start a run of
+    /// the compressor.
+    pub fn stores(&self) -> Stores<'_> {
+        let (budget, caches) = (self.budget_bytes(), &self.caches);
+        let others = self.counted_bytes().saturating_sub(caches.bytes());
+        let room = ((budget as f64 * TRIGGER_SHARE) as u64).saturating_sub(others);
+        Stores { caches, shares: caches.shares(budget, room) }
+    }
+}
