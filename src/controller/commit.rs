@@ -242,10 +242,15 @@ impl Engine {
         Ok(promise)
     }
 
-    /// Sees a queued request through: leads if nobody does, else waits to be served or called.
+    /// Sees a queued request through: leads if nobody does, else waits to be served or called. Whoever has
+    /// led is served with that turn, and leads no other: its caller waits.
     fn lead_or_follow(&self, promise: &Promise) -> Result<Vec<Receipt>> {
         loop {
             let queue = self.queue.lock();
+            if promise.is_done() {
+                drop(queue);
+                return promise.wait();
+            }
             if queue.leading || queue.waiting.is_empty() {
                 // Taken by a leader that has not resolved it yet, or waiting for the end of a turn.
                 drop(queue);
