@@ -1,4 +1,4 @@
-//! What the bench asks of the machine: resident bytes, bytes on disk, a core, a file system.
+//! What the bench asks of the machine: resident bytes, bytes on disk, threads, a core, a file system.
 //!
 //! Everything is read from `/proc` and from the metadata of files. Where a machine does not have
 //! that, the answer is none or 0, and the figure is left out.
@@ -23,6 +23,50 @@ fn status(name: &str) -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().to_owned())
+}
+
+/// Open descriptors of this process; the one that lists them is not counted.
+pub fn descriptors() -> u64 {
+    fs::read_dir("/proc/self/fd").map_or(0, |listed| (listed.count() as u64).saturating_sub(1))
+}
+
+/// Names of the threads of this process, sorted.
+pub fn threads() -> Vec<String> {
+    let mut names = of_threads("comm", |comm| Some(comm.trim().to_owned()));
+    names.sort_unstable();
+    names
+}
+
+/// How often threads of this process other than the calling one gave up the processor by themselves:
+/// every wake-up ends with that.
+pub fn waits_of_others() -> u64 {
+    let own = fs::read_link("/proc/thread-self").ok();
+    let own =
+        own.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let waits = |text: &str| {
+        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+        if value("Pid:").map(str::trim) == own.as_deref() {
+            return None;
+        }
+        value("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok()
+    };
+    of_threads("status", waits).into_iter().sum()
+}
+
+fn of_threads<T>(file: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    let Ok(listed) = fs::read_dir("/proc/self/task") else { return Vec::new() };
+    let texts = listed.filter_map(|task| fs::read_to_string(task.ok()?.path().join(file)).ok());
+    texts.filter_map(|text| read(&text)).collect()
+}
+
+/// Bytes this process gave to writing calls, and bytes it made the disk owe.
+pub fn written_bytes() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+    };
+    (value("wchar:"), value("write_bytes:"))
 }
 
 /// Bytes that a file, or all files under a folder, take on disk: allocated blocks, so that room

@@ -3,11 +3,14 @@
 //! `compare` is the command for people: it starts every subject of every part in a process of its
 //! own, one after the other and round by round, and prints tables of medians. `run` is the command
 //! it starts itself with, hidden from the help: one subject, one measurement, one line of JSON.
+//! `stores`, `wear`, `passes`, `edge` and `busy` measure pmll alone against figures it is to keep to.
 //!
 //! Nothing here is part of the product, and nothing is downloaded.
 
 mod compare;
 mod data;
+mod disk;
+mod figures;
 mod machine;
 mod plan;
 mod puts;
@@ -42,6 +45,16 @@ enum Command {
     /// Measures pmll and its rivals in turn and prints tables of medians
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
+    /// Many empty stores in one process: threads, descriptors, memory, disk, and what idling costs
+    Stores(figures::stores::StoresArgs),
+    /// Bytes written for each byte put, by kind of file
+    Wear(figures::wear::WearArgs),
+    /// Rates of a compression run: entries planned, and bytes of f32 packed, a second
+    Passes(figures::passes::PassesArgs),
+    /// A session with little memory and slow syncs, in a control group
+    Edge(figures::edge::EdgeArgs),
+    /// Searches while the compressor runs without pause
+    Busy(figures::busy::BusyArgs),
     /// One measurement of one subject, as a line of JSON
     #[command(hide = true)]
     Run(RunArgs),
@@ -104,6 +117,11 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let done = match Cli::parse().command {
         Command::Compare(args) => compare::run(&args),
+        Command::Stores(args) => figures::stores::run(&args),
+        Command::Wear(args) => figures::wear::run(&args),
+        Command::Passes(args) => figures::passes::run(&args),
+        Command::Edge(args) => figures::edge::run(&args),
+        Command::Busy(args) => figures::busy::run(&args),
         Command::Run(args) => run(&args, started),
     };
     match done {

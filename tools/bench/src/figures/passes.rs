@@ -1,0 +1,103 @@
+//! Rates of a run of the compressor, a core: pin it to one (`taskset -c 0`).
+//!
+//! 1. Passages are put into a store with room for all, archived, and none packed.
+//! 2. `plan` surveys, scores and plans without moving anything: entries a second.
+//! 3. A run by `Policy::Paper` packs four fifths of them: the time beyond that of a plan, for the f32 of the
+//!    entries packed. It reads the archive, quantises, makes sketches, writes blocks and syncs them.
+//! 4. `recompress` writes every block anew: the same without a change of level.
+//!
+//! Checked: how many entries stand where, and that the best ten are found afterwards.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use pmll::{Options, Policy, Store, Tier};
+
+use super::{Figures, fill, folder, has_data, query};
+use crate::store::LARGE_BYTES;
+use crate::times::{found, median};
+use crate::{Outcome, data};
+
+const ENTRIES_PER_S_MIN: f64 = 300_000.0;
+const MB_PER_S_MIN: f64 = 400.0;
+const COLLECTION: &str = "passages";
+const RECALL_MIN: f64 = 0.98;
+
+#[derive(Args, Clone)]
+pub struct PassesArgs {
+    /// Folder of the passages, queries and true neighbours
+    #[arg(long, value_name = "DIR", env = "PMLL_DATA", default_value = "../shared/data")]
+    data: PathBuf,
+    /// Entries
+    #[arg(long, value_name = "N", default_value_t = 64_287)]
+    rows: usize,
+    /// Plans and runs that are timed
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Where the store lies; else in a temporary folder
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+pub fn run(args: &PassesArgs) -> Outcome<()> {
+    if !has_data(&args.data) {
+        return Ok(());
+    }
+    let dir = folder(args.keep.as_ref())?;
+    let truth = data::truth(&args.data, dir.path(), args.rows, false)?;
+    let queries = data::queries(&args.data)?;
+    let dim = queries.first().map_or(0, Vec::len);
+    let figures = Figures::begin("passes", dir.path());
+    let budget = LARGE_BYTES.max((args.rows * dim * 4 * 2) as u64);
+    let options = Options { budget_bytes: Some(budget), background: false, ..Options::default() };
+    let store = Store::builder(dir.path().join("store")).options(options).open()?;
+    let collection = store.collection(COLLECTION)?;
+    fill(&store, &collection, &args.data, args.rows)?;
+    store.checkpoint()?;
+
+    let timed = |what: &dyn Fn() -> Outcome<()>| -> Outcome<f64> {
+        let mut times = Vec::new();
+        for _ in 0..args.rounds {
+            let begun = Instant::now();
+            what()?;
+            times.push(begun.elapsed().as_secs_f64());
+        }
+        Ok(median(&times).unwrap_or(f64::NAN))
+    };
+    let plan_s = timed(&|| Ok(store.plan_with(Policy::Paper).map(drop)?))?;
+    let rate = args.rows as f64 / plan_s;
+    figures.at_least("entries surveyed, scored and planned a second", rate, ENTRIES_PER_S_MIN);
+
+    let begun = Instant::now();
+    store.compress_with(Policy::Paper)?;
+    let run_s = begun.elapsed().as_secs_f64();
+    let packed =
+        store.stats()?.tiers.iter().find(|t| t.tier == Tier::Warm).map_or(0, |t| t.entries);
+    if (packed as usize) < args.rows / 2 {
+        return Err(format!("of {} entries {packed} were packed", args.rows).into());
+    }
+    let mb = packed as f64 * dim as f64 * 4.0 / 1e6;
+    figures.plain("MB of f32 packed", mb);
+    figures.plain("seconds of that run", run_s);
+    figures.plain("seconds of its plan", plan_s);
+    figures.at_least("MB of f32 packed a second, whole run", mb / run_s, MB_PER_S_MIN);
+    let again_s = timed(&|| Ok(store.recompress().map(drop)?))?;
+    figures.at_least("the same, packed anew", mb / again_s, MB_PER_S_MIN);
+    let still_s = timed(&|| Ok(store.compress_with(Policy::Paper).map(drop)?))?;
+    figures.plain("seconds of a run that moves nothing", still_s);
+
+    let mut hits = 0;
+    for (vector, truth) in queries.iter().zip(&truth) {
+        let near = collection.search_ids(query(vector))?;
+        let rows: Vec<i64> = near.iter().map(|hit| hit.id.0 as i64 - 1).collect();
+        hits += found(&rows, truth)?;
+    }
+    let recall = hits as f64 / (queries.len() * data::K) as f64;
+    if recall < RECALL_MIN {
+        return Err(format!("recall is {recall:.4} after the run").into());
+    }
+    figures.plain("recall afterwards", recall);
+    drop(collection);
+    Ok(store.close()?)
+}
