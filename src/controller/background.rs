@@ -20,6 +20,8 @@ pub struct Wishes {
     pub drain: bool,
     /// Make a checkpoint.
     pub checkpoint: bool,
+    /// Make one if it is still due: who wrote while the last one ran counted what that archived.
+    pub due: bool,
     /// Run the compressor.
     pub compress: bool,
     /// Read hot entries back into RAM.
@@ -35,7 +37,7 @@ pub struct Wishes {
 
 impl Wishes {
     fn any(&self) -> bool {
-        let work = self.drain || self.checkpoint || self.compress || self.group;
+        let work = self.drain || self.checkpoint || self.due || self.compress || self.group;
         work || self.refill || self.columns || self.heal
     }
 }
@@ -125,7 +127,7 @@ fn run(engine: &Engine) {
             if wishes.drain {
                 engine.drain();
             }
-            if wishes.checkpoint
+            if (wishes.checkpoint || wishes.due && engine.checkpoint_is_due())
                 && let Err(error) = engine.checkpoint()
             {
                 engine.note_checkpoint_error(error);
@@ -150,5 +152,33 @@ fn run(engine: &Engine) {
         if outcome.is_err() {
             engine.poison.set(&Error::internal("the background thread panicked"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::commit::Request;
+    use crate::controller::stage::Step;
+    use crate::io::MemoryDisk;
+    use crate::words::clock::SystemClock;
+    use crate::words::options::{CollectionSpec, Durability, Options};
+
+    #[test]
+    fn a_checkpoint_that_is_due_no_more_is_not_made() {
+        let segments_after = |wish: fn(&mut Wishes)| {
+            let (disk, clock) = (Arc::new(MemoryDisk::new()), Arc::new(SystemClock::default()));
+            let engine = Engine::open(disk, clock, Options::default()).unwrap();
+            let (name, spec) = ("notes".to_owned(), CollectionSpec::new());
+            let steps = vec![Step::Define { name, spec }];
+            let durability = Durability::Sync;
+            engine.write(Request { steps, durability, deadline: None, bytes: 0 }).unwrap();
+            engine.wake.notify(wish);
+            // The thread sees to its wishes before it stops.
+            engine.close().unwrap();
+            engine.view.load().cold.segments.len()
+        };
+        assert_eq!(segments_after(|wish| wish.due = true), 0);
+        assert_eq!(segments_after(|wish| wish.checkpoint = true), 1);
     }
 }

@@ -67,7 +67,7 @@ impl Engine {
             return;
         }
         if self.options.background {
-            self.wake.notify(|wish| wish.checkpoint = true);
+            self.wake.notify(|wish| wish.due = true);
         } else if let Err(error) = self.checkpoint() {
             self.note_checkpoint_error(error);
         }
@@ -118,14 +118,18 @@ impl Engine {
         self.check_writable()?;
         self.revive_catalog()?;
         let mut report = CheckpointReport::default();
-        // Twice at most: a table left frozen by a failed checkpoint, then the active one.
-        for _ in 0..2 {
-            let Some(view) = self.freeze()? else { break };
+        // What a failed checkpoint left frozen comes first. What is written while this runs waits for the
+        // next one: it would be a segment and a commit of the index for a handful of entries.
+        let mut has_rest = self.view.load().frozen.is_some();
+        while let Some(view) = self.freeze()? {
             let moved = self.archive(&view)?;
             report.entries += moved.entries;
             report.tombstones += moved.tombstones;
             report.bytes += moved.bytes;
             report.segment = moved.segment.or(report.segment);
+            if !std::mem::take(&mut has_rest) {
+                break;
+            }
         }
         self.save_columns();
         Ok(report)

@@ -7,6 +7,9 @@
 //!
 //! Never: touches a file by name, decides what is archived, forgets a tombstone.
 
+mod ranked;
+
+use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
@@ -17,6 +20,7 @@ use crate::words::error::{Error, Result};
 use crate::words::id::{EntryId, KeyPath, Lsn};
 use crate::words::record::{Op, Payload, Record, Tombstone};
 use crate::words::safeguard::Safeguard;
+use ranked::{Place, Ranked, Sought};
 
 /// What the table knows about one id.
 #[derive(Clone, Debug)]
@@ -79,7 +83,7 @@ impl Hot {
 #[derive(Clone, Debug, Default)]
 pub struct MemTable {
     entries: OrdMap<EntryId, Slot>,
-    keys: OrdMap<KeyPath, Option<EntryId>>,
+    keys: OrdMap<Ranked, Option<EntryId>>,
     ledger: Vector<Op>,
     bytes: u64,
     last: Lsn,
@@ -101,7 +105,7 @@ impl MemTable {
                     _ => None,
                 };
                 self.bytes += bytes_of(&record);
-                self.keys.insert(path, Some(record.id));
+                self.keys.insert(Ranked::new(path), Some(record.id));
                 let slot = Slot::Live(Hot { record: Arc::new(record), log });
                 let id = match &slot {
                     Slot::Live(hot) => hot.record.id,
@@ -113,7 +117,7 @@ impl MemTable {
             }
             Op::Delete(tombstone) => {
                 let path = path_of(&tombstone.collection, &tombstone.namespace, &tombstone.key);
-                self.keys.insert(path, None);
+                self.keys.insert(Ranked::new(path), None);
                 self.bytes += SLOT_BYTES;
                 let id = tombstone.id;
                 if let Some(Slot::Live(old)) =
@@ -152,7 +156,7 @@ impl MemTable {
 
     /// What is known about a path: `Some(None)` means that it is gone.
     pub fn find(&self, path: &KeyPath) -> Option<Option<EntryId>> {
-        self.keys.get(path).copied()
+        self.keys.get(&Sought::new(path) as &dyn Place).copied()
     }
 
     /// All slots in order of id.
@@ -161,14 +165,12 @@ impl MemTable {
     }
 
     /// The paths in a range, in order; both ends of the iterator may be taken from.
-    pub fn paths<R>(
+    pub fn paths(
         &self,
-        range: R,
-    ) -> impl DoubleEndedIterator<Item = (&KeyPath, &Option<EntryId>)>
-    where
-        R: std::ops::RangeBounds<KeyPath>,
-    {
-        self.keys.range(range)
+        (low, high): (Bound<KeyPath>, Bound<KeyPath>),
+    ) -> impl DoubleEndedIterator<Item = (&KeyPath, &Option<EntryId>)> {
+        let range = (low.map(Ranked::new), high.map(Ranked::new));
+        self.keys.range(range).map(|(ranked, id)| (&ranked.path, id))
     }
 
     /// Operations that are about no entry: definitions, settings, request numbers.

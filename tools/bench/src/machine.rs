@@ -61,12 +61,25 @@ fn of_threads<T>(file: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
 
 /// Bytes this process gave to writing calls, and bytes it made the disk owe.
 pub fn written_bytes() -> (u64, u64) {
+    (transferred("wchar:"), transferred("write_bytes:"))
+}
+
+/// Bytes that were not in the page cache when this process wanted them.
+pub fn missed_bytes() -> u64 {
+    transferred("read_bytes:")
+}
+
+fn transferred(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/self/io").unwrap_or_default();
-    let value = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
-    };
-    (value("wchar:"), value("write_bytes:"))
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Seconds that the threads this process has now spent on a processor, the kernel's work for them included.
+/// What waits for a core, or for the disk, is not in it.
+pub fn processor_seconds() -> f64 {
+    let on_core = |text: &str| text.split_whitespace().next()?.parse::<f64>().ok();
+    of_threads("schedstat", on_core).into_iter().sum::<f64>() / 1e9
 }
 
 /// Bytes that a file, or all files under a folder, take on disk: allocated blocks, so that room

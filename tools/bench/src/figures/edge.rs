@@ -155,6 +155,8 @@ fn inside(args: &EdgeArgs, group: &Path) -> Outcome<()> {
 
     let syncs_ms = 2.0 * args.sync as f64;
     let Session { alone_ms, batches_ms, searches_ms, counted_max, puts, sample, .. } = session;
+    let missed = session.missed_bytes as f64 / 1024.0 / searches_ms.len().max(1) as f64;
+    figures.plain("KiB read from disk during a search", missed);
     for (what, mut times, bar) in [
         ("put", alone_ms, syncs_ms),
         ("put of a batch", batches_ms, syncs_ms),
@@ -196,6 +198,8 @@ struct Session<'a> {
     alone_ms: Vec<f64>,
     batches_ms: Vec<f64>,
     searches_ms: Vec<f64>,
+    /// Bytes that searches had to wait for, or that others read meanwhile.
+    missed_bytes: u64,
     counted_max: u64,
     puts: u64,
     /// Collection, key and text of entries to be read back.
@@ -205,8 +209,18 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn of(store: &'a Store) -> Session<'a> {
         let (alone_ms, batches_ms, searches_ms) = (Vec::new(), Vec::new(), Vec::new());
-        let (counted_max, puts, sample) = (0, 0, Vec::new());
-        Session { store, budget: 0, alone_ms, batches_ms, searches_ms, counted_max, puts, sample }
+        let (missed_bytes, counted_max, puts, sample) = (0, 0, 0, Vec::new());
+        Session {
+            store,
+            budget: 0,
+            alone_ms,
+            batches_ms,
+            searches_ms,
+            missed_bytes,
+            counted_max,
+            puts,
+            sample,
+        }
     }
 
     fn turns(&mut self, data: &Path) -> Outcome<()> {
@@ -275,9 +289,11 @@ impl<'a> Session<'a> {
     }
 
     fn search(&mut self, collection: &Collection, vector: &[f32], touch: bool) -> Outcome<()> {
+        let missed = machine::missed_bytes();
         let before = Instant::now();
         let hits = collection.search(Query::vector(vector).k(data::K))?;
         self.searches_ms.push(before.elapsed().as_secs_f64() * 1e3);
+        self.missed_bytes += machine::missed_bytes() - missed;
         let expected = collection.count(None)?.min(data::K as u64);
         if hits.len() as u64 != expected {
             return Err(format!("{} hits, {expected} were to be found", hits.len()).into());
