@@ -96,6 +96,8 @@ struct Case<'a> {
 impl Case<'_> {
     fn tell(&self, what: &str, stores: &[Store]) -> Outcome<()> {
         let (figures, before) = (self.figures, self.before);
+        // What the last call left to the background threads is done by then.
+        std::thread::sleep(Duration::from_secs(2));
         let now = Moment::now();
         let each = |now: u64, before: u64| now.saturating_sub(before) as f64 / stores.len() as f64;
         let count = |moment: &Moment, own: bool| {
@@ -113,8 +115,6 @@ impl Case<'_> {
         let disk = each(machine::disk_bytes(self.dir.path())?, 0) / MIB;
         figures.at_most(&format!("{what}: MiB on disk a store"), disk, DISK_MIB_MAX);
 
-        // What the last call left to the background threads is done by then.
-        std::thread::sleep(Duration::from_secs(2));
         let (waits, written) = (machine::waits_of_others(), machine::written_bytes());
         std::thread::sleep(Duration::from_secs(self.args.idle));
         let (waits_then, written_then) = (machine::waits_of_others(), machine::written_bytes());
