@@ -38,7 +38,8 @@ struct Held {
 }
 
 fn held() -> Held {
-    let (gate, clock) = (GateDisk::new(MemoryDisk::new()), ManualClock::new());
+    // Of the log alone: who submits the first write makes the reserve, and would wait for its sync.
+    let (gate, clock) = (GateDisk::of(MemoryDisk::new(), "wal/"), ManualClock::new());
     let store = try_open(&gate, &clock, threaded()).unwrap();
     let notes = store.collection("notes").unwrap();
     gate.close_gate();
