@@ -13,6 +13,7 @@ use crate::words::id::{CollectionId, EntryId, Key, Namespace, Timestamp};
 use crate::words::limits;
 use crate::words::record::{Op, Payload, Record, Removal, Tombstone};
 
+mod accounts;
 mod crash;
 mod damage;
 
@@ -312,7 +313,9 @@ fn a_failed_sync_poisons_and_opening_again_writes_the_tail_anew() {
     wal.sync().unwrap();
     wal.append(&batch(3, 2)).unwrap();
     disk.fail_at(disk.op_count(), Fault::SyncFails, false);
+    assert!(!wal.is_poisoned());
     assert_eq!(wal.sync().unwrap_err().kind(), ErrorKind::Io);
+    assert!(wal.is_poisoned());
     let before = disk.op_count();
     assert_eq!(wal.sync().unwrap_err().kind(), ErrorKind::Poisoned);
     assert_eq!(wal.append(&batch(5, 1)).unwrap_err().kind(), ErrorKind::Poisoned);
