@@ -443,3 +443,35 @@ impl Engine {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::codec::op::encode_op;
+    use crate::words::id::Lsn;
+
+    #[test]
+    fn operations_count_as_long_as_the_log_writes_them() {
+        let mut written = 0;
+        let ops: Vec<Logged> = [3, 40]
+            .map(|len| {
+                let (name, value) = (Arc::from("budget_bytes"), Arc::from("1".repeat(len)));
+                let op = Op::Setting { name, value, version: Lsn(1) };
+                let mut bytes = Vec::new();
+                encode_op(&op, &[], &mut bytes);
+                written += FRAME_BYTES + bytes.len();
+                (op, Arc::from([]))
+            })
+            .into();
+        assert_eq!(logged_bytes(&ops), written);
+    }
+
+    #[test]
+    fn a_batch_of_the_limits_is_taken_and_one_more_is_not() {
+        let most = limits::BATCH_BYTES_MAX - FRAME_BYTES - COMMIT_BYTES;
+        check_size(limits::BATCH_OPS_MAX, most).unwrap();
+        for (ops, bytes) in [(limits::BATCH_OPS_MAX + 1, 0), (1, most + 1)] {
+            assert_eq!(check_size(ops, bytes).unwrap_err().kind(), ErrorKind::Invalid);
+        }
+    }
+}

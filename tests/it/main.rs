@@ -27,4 +27,5 @@ mod search;
 mod support;
 mod sweep;
 mod tidy;
+mod vacuum;
 mod writes;

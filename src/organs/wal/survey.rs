@@ -295,4 +295,28 @@ mod tests {
             assert_eq!((found.synced_through, found.acked_lsn), (6, Lsn(7)));
         }
     }
+
+    #[test]
+    fn a_hole_is_a_sector_of_zeros_or_sixteen_at_the_end() {
+        let hole = |bytes: &[u8], from: u64, to: u64| {
+            let disk = MemoryDisk::new();
+            disk.open("x", OpenMode::CreateNew).unwrap().write_at(bytes, 0).unwrap();
+            let mut window = Window::open(&disk, "x".to_owned()).unwrap();
+            has_hole(&mut window, from, to).unwrap()
+        };
+        let mut bytes = vec![1; 2048];
+        for to in [1024, 1500, 1536, 2048] {
+            assert!(!hole(&bytes, 100, to), "nothing is missing up to {to}");
+        }
+        // A sector with a single byte in it was written; without one it was not.
+        bytes[512..1024].fill(0);
+        bytes[700] = 1;
+        assert!(!hole(&bytes, 100, 2000));
+        bytes[700] = 0;
+        assert!(hole(&bytes, 100, 2000));
+        assert!(!hole(&bytes, 1024, 2000) && !hole(&bytes, 100, 512), "it is not in the range");
+        bytes[1024 + 300..].fill(0);
+        assert!(!hole(&bytes, 1024, 1024 + 300 + 15));
+        assert!(hole(&bytes, 1024, 1024 + 300 + 16));
+    }
 }

@@ -16,6 +16,7 @@ use crate::words::record::{Op, Payload, Record, Removal, Tombstone};
 mod accounts;
 mod crash;
 mod damage;
+mod edges;
 
 const STORE: [u8; 16] = *b"store under test";
 const SMALL: WalOptions = WalOptions { segment_bytes: 8192, zero_bytes: 4096, salt: 5 };
