@@ -149,7 +149,8 @@ fn a_segment_that_is_gone_is_no_hindrance_one_that_stays_is() {
         wal.rotate().unwrap();
     }
     disk.remove(&file_name(1)).unwrap();
-    disk.fail_at(disk.op_count() + 1, Fault::Eio, false);
+    wal.reclaim(Lsn(10)).unwrap();
+    disk.fail_at(disk.op_count(), Fault::Eio, false);
     assert_eq!(wal.reclaim(Lsn(20)).unwrap_err().kind(), ErrorKind::Io);
     assert_eq!(disk.file_names(), [file_name(2)]);
     assert!(wal.reclaim(Lsn(20)).unwrap() > 0, "it is tried again");
@@ -223,4 +224,35 @@ fn opening_removes_what_makers_of_segments_left() {
     open_on(&disk, 0);
     // What is none of the log's stays.
     assert_eq!(disk.file_names(), ["wal/0000000001.wal", "wal/2.wal.tmp", "wal/notes.tmp"]);
+}
+
+#[test]
+fn the_last_bytes_of_a_disk_are_for_records_not_for_zeros() {
+    let disk = with_folder(SimDisk::new(1));
+    let options = WalOptions { segment_bytes: 1 << 20, zero_bytes: 64 << 10, salt: 5 };
+    let mut wal = open_with(&disk, options);
+    let mut next = 1;
+    let mut end = HEADER;
+    while end < 60 << 10 {
+        end += active::batch_bytes(&batch(next, 5));
+        wal.append(&batch(next, 5)).unwrap();
+        next += 5;
+    }
+    assert_eq!(file_len(&disk, 1), 64 << 10);
+    // Room for the batch and a footer, and for a quarter of the next piece of zeros.
+    disk.set_capacity(Some(disk.used_bytes() + (16 << 10)));
+    let bytes = active::batch_bytes(&batch(next, 50));
+    assert!(end + bytes > 64 << 10 && end + bytes + FOOTER < 80 << 10);
+    wal.append(&batch(next, 50)).unwrap();
+    (next, end) = (next + 50, end + bytes);
+    assert_eq!(file_len(&disk, 1), end + FOOTER);
+    // And none for the next one: it fails alone, and takes nothing.
+    disk.set_capacity(Some(disk.used_bytes()));
+    assert_eq!(wal.append(&batch(next, 50)).unwrap_err().kind(), ErrorKind::Full);
+    assert_eq!(file_len(&disk, 1), end + FOOTER);
+    disk.set_capacity(None);
+    wal.append(&batch(next, 50)).unwrap();
+    wal.close().unwrap();
+    let (scan, ops) = read(&disk, 0).unwrap();
+    assert_eq!(check(0, &scan, &ops), next + 49);
 }

@@ -216,3 +216,26 @@ fn a_torn_segment_ends_in_a_footer() {
     assert_eq!(check(0, &scan, &ops), 2);
     assert!(scan.tail.unwrap().footer);
 }
+
+/// There is no room for a copy, and a sync that failed may have left pages that no later sync writes.
+#[test]
+fn on_a_full_disk_all_that_was_never_synced_is_written_over_itself() {
+    for rotated in [false, true] {
+        let disk = with_folder(SimDisk::new(1));
+        let mut wal = open_on(&disk, 0);
+        wal.append(&batch(1, 2)).unwrap();
+        wal.sync().unwrap();
+        wal.append(&batch(3, 2)).unwrap();
+        wal.append(&batch(5, 2)).unwrap();
+        disk.fail_at(disk.op_count() + u64::from(rotated), Fault::SyncFails, false);
+        let failed = if rotated { wal.rotate() } else { wal.sync() };
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Io);
+        drop(wal);
+        disk.set_capacity(Some(disk.used_bytes()));
+        drop(open_on(&disk, 0));
+        for image in disk.crash_images(Profile::Posix, 100) {
+            let (scan, ops) = read(&image, 0).unwrap();
+            assert_eq!(check(0, &scan, &ops), 6, "rotated: {rotated}, {}", image.label());
+        }
+    }
+}
