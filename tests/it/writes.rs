@@ -16,8 +16,8 @@ use std::time::Duration;
 use pmll::io::MemoryDisk;
 use pmll::io::sim::{Fault, Profile, SimDisk};
 use pmll::{
-    Batch, Collection, Draft, Durability, ErrorKind, Namespace, Options, Patch, Promise, Query,
-    Scan, Store, Timestamp,
+    Batch, Collection, Draft, Durability, ErrorKind, Namespace, Options, Promise, Query, Scan,
+    Store, Timestamp,
 };
 
 use crate::support::disks::GateDisk;
@@ -115,33 +115,6 @@ fn dropping_a_promise_cancels_nothing() {
     store.close().unwrap();
     let store = try_open(&gate, &clock, threaded()).unwrap();
     assert_eq!(store.collection("notes").unwrap().count(None).unwrap(), 21);
-}
-
-/// What a request brings along says nothing of what it makes the log write.
-#[test]
-fn what_logs_a_record_again_is_grouped_by_the_bytes_of_the_record() {
-    let (gate, clock) = (GateDisk::of(MemoryDisk::new(), "wal/"), ManualClock::new());
-    let options = Options { budget_bytes: Some(256 << 20), ..threaded() };
-    let store = try_open(&gate, &clock, options).unwrap();
-    let notes = store.collection("notes").unwrap();
-    for (size, batches) in [(100, 1), (3 << 20, 2)] {
-        for n in 0..2 {
-            notes.put(format!("{size}-{n}"), Draft::bytes(vec![7; size])).unwrap();
-        }
-        gate.close_gate();
-        let first = notes.submit_put("first", Draft::text("1")).unwrap();
-        gate.until_somebody_waits();
-        let before = gate.passed();
-        let pin = |n: u64| {
-            let patch = Patch::default().pinned(true);
-            store.submit(Batch::new().update(&notes, format!("{size}-{n}"), patch)).unwrap()
-        };
-        let pins = [pin(0), pin(1)];
-        gate.open_gate();
-        first.wait().unwrap();
-        pins.into_iter().for_each(|pin| drop(pin.wait().unwrap()));
-        assert_eq!(gate.passed() - before, 1 + batches, "syncs of records of {size} bytes");
-    }
 }
 
 struct Flag(AtomicU64);

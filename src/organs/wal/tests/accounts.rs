@@ -182,7 +182,7 @@ fn the_last_segment_is_given_back_once_however_it_was_left() {
 fn a_batch_of_as_many_operations_as_may_be_is_taken_and_no_more() {
     let disk = with_folder(MemoryDisk::new());
     let mut wal = open_on(&disk, 0);
-    let ops: Batch = (1..=limits::BATCH_OPS_MAX as u64 + 1).map(|lsn| delete(lsn)).collect();
+    let ops: Batch = (1..=limits::BATCH_OPS_MAX as u64 + 1).map(delete).collect();
     assert_eq!(wal.append(&ops).unwrap_err().kind(), ErrorKind::Invalid);
     wal.append(&ops[..limits::BATCH_OPS_MAX]).unwrap();
     let mut seen = 0;
