@@ -111,12 +111,17 @@ enum Bytes<'a> {
     /// Its codes in the arena, of so many bits.
     Arena(&'a [u8], u8),
     /// Its codes of 8 bits in a piece of the archive's that is kept: which bytes.
-    Piece(Arc<Vec<u8>>, Range<usize>),
+    Piece(Piece, Range<usize>),
     /// Its exact vector in RAM.
     Ram(&'a [f32]),
     /// Its codes in the archive.
     Archive,
 }
+
+/// Codes of the archive that are kept.
+type Piece = Arc<Vec<u8>>;
+/// What a look found, once there was one.
+type Looked<T> = Option<Option<T>>;
 
 /// Where the bytes of candidates are looked up.
 struct Lookup<'a, 'b> {
@@ -124,9 +129,9 @@ struct Lookup<'a, 'b> {
     grounds: &'b [Ground<'a>],
     shelf: Shelf<'a>,
     /// Of each ground, once it was asked for.
-    places: Vec<Option<Option<Arc<Places>>>>,
+    places: Vec<Looked<Arc<Places>>>,
     /// Pieces of each ground, once they were asked for.
-    pieces: Vec<Vec<Option<Option<Arc<Vec<u8>>>>>>,
+    pieces: Vec<Vec<Looked<Piece>>>,
     /// Whether a piece was read for this search.
     has_read: bool,
 }
@@ -192,12 +197,7 @@ impl<'a> Lookup<'a, '_> {
     }
 
     /// Codes of the archive that are kept. A piece of damaged ones is kept as an empty one.
-    fn piece(
-        &mut self,
-        number: u32,
-        ground: &Ground<'_>,
-        piece: u32,
-    ) -> Result<Option<Arc<Vec<u8>>>> {
+    fn piece(&mut self, number: u32, ground: &Ground<'_>, piece: u32) -> Result<Option<Piece>> {
         let Some(pieces) = self.pieces.get_mut(number as usize) else { return Ok(None) };
         if pieces.is_empty() {
             pieces.resize(ground.vectors.div_ceil(CHUNK_ROWS as u32) as usize, None);
