@@ -138,18 +138,14 @@ impl Promise {
         }
     }
 
-    /// Blocks until it ends, or until its caller is called to lead: `None`.
-    pub(crate) fn wait_or_lead(&self) -> Option<Result<Vec<Receipt>>> {
+    /// Blocks until it ends, or until its caller is called to lead.
+    pub(crate) fn wait_to_lead(&self) {
         let mut guard = self.0.state.lock();
-        loop {
-            match &guard.0 {
-                State::Done(outcome) => return Some(outcome.clone()),
-                State::Called => {
-                    guard.0 = State::Pending;
-                    return None;
-                }
-                State::Pending | State::Claimed => self.0.done.wait(&mut guard),
-            }
+        while matches!(guard.0, State::Pending | State::Claimed) {
+            self.0.done.wait(&mut guard);
+        }
+        if matches!(guard.0, State::Called) {
+            guard.0 = State::Pending;
         }
     }
 
@@ -272,13 +268,15 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let (promise, ticket) = pair(&counters);
         ticket.call();
-        assert!(promise.wait_or_lead().is_none());
+        promise.wait_to_lead();
+        assert!(!promise.is_done());
         ticket.call();
         assert!(ticket.claim(), "a call takes nothing away");
         ticket.call();
         ticket.resolve(Ok(Vec::new()));
         ticket.call();
-        assert!(promise.wait_or_lead().is_some_and(|outcome| outcome.is_ok()));
+        promise.wait_to_lead();
+        assert!(promise.is_done() && promise.wait().is_ok());
         let (promise, ticket) = pair(&counters);
         ticket.call();
         assert!(promise.cancel() && !ticket.claim());

@@ -86,6 +86,10 @@ impl Engine {
                 Wanting::Checkpoint if waited >= self.options.full_wait_max => {
                     return Err(self.unarchived());
                 }
+                // Whoever waits asks again and again, also while one is made.
+                Wanting::Checkpoint if self.checkpoint_is_due() => {
+                    self.wake.notify(|wish| wish.due = true);
+                }
                 Wanting::Checkpoint => self.wake.notify(|wish| wish.checkpoint = true),
                 Wanting::Compress if self.is_stuck() || waited >= self.options.full_wait_max => {
                     return Err(self.over_budget());

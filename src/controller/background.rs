@@ -139,14 +139,17 @@ fn run(engine: &Engine) {
             {
                 engine.note_checkpoint_error(error);
             }
-            if wishes.group && !engine.poison.is_set() {
-                engine.group();
-            }
             if wishes.columns && !engine.poison.is_set() {
                 engine.save_columns();
             }
+            // What is hot comes first: it takes less time, and is asked for at once.
             if wishes.refill && engine.refill() {
-                engine.wake.notify(|wish| wish.refill = true);
+                engine.wake.notify(|wish| {
+                    wish.refill = true;
+                    wish.group |= wishes.group;
+                });
+            } else if wishes.group && !engine.poison.is_set() {
+                engine.group();
             }
         }));
         if outcome.is_err() {

@@ -94,6 +94,13 @@ struct Group {
 /// How a request ended, with the ticket to be told.
 type Outcome = (Ticket, Result<Vec<Receipt>>);
 
+impl Queue {
+    /// Whether any request waits.
+    pub fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+}
+
 impl Group {
     fn new(view: View) -> Group {
         Group { view, ops: Vec::new(), bytes: 0, accepted: Vec::new(), sync: false }
@@ -242,25 +249,28 @@ impl Engine {
         Ok(promise)
     }
 
-    /// Sees a queued request through: leads if nobody does, else waits to be served or called. Whoever has
-    /// led is served with that turn, and leads no other: its caller waits.
+    /// Sees a queued request through: leads if nobody does, else waits to be served or called. Whoever was
+    /// served leads no more: its caller waits. That is after one turn, unless more stood before it in the
+    /// queue than a turn takes.
     fn lead_or_follow(&self, promise: &Promise) -> Result<Vec<Receipt>> {
+        let mut has_led = false;
         loop {
             let queue = self.queue.lock();
             if promise.is_done() {
                 drop(queue);
+                if has_led {
+                    self.checkpoint_if_due();
+                }
                 return promise.wait();
             }
             if queue.leading || queue.waiting.is_empty() {
                 // Taken by a leader that has not resolved it yet, or waiting for the end of a turn.
                 drop(queue);
-                match promise.wait_or_lead() {
-                    Some(outcome) => return outcome,
-                    None => continue,
-                }
+                promise.wait_to_lead();
+                continue;
             }
             self.take_turn(queue);
-            self.checkpoint_if_due();
+            has_led = true;
         }
     }
 
@@ -360,6 +370,10 @@ impl Engine {
         }
         // Its error is in the outcomes.
         let _ = self.finish(log, group, None, &mut outcomes);
+        // Where others wait, their batch says the same; and if none comes of it, the end of their turn does.
+        if self.queue.lock().waiting.is_empty() {
+            log.mark_acked();
+        }
         self.log_bytes.store(log.unapplied_bytes(), Ordering::Release);
         outcomes
     }
@@ -428,10 +442,6 @@ impl Engine {
                 view.alive = Arc::clone(&current.alive);
                 view
             });
-        }
-        // Where others wait, their batch says the same.
-        if sync && self.queue.lock().waiting.is_empty() {
-            log.mark_acked();
         }
         if !gone.is_empty() {
             self.forget_stuck();

@@ -56,34 +56,44 @@ impl Engine {
     /// The same with so many bytes more.
     pub fn is_over_with(&self, bytes: u64, share: f64) -> bool {
         let most = (self.budget_bytes() as f64 * share) as u64;
-        let counted = self.counted_bytes() + bytes;
-        if counted > most && self.caches.codes.bytes() > 0 {
-            self.caches.spare(counted - most);
-            return self.counted_bytes() + bytes > most;
+        if self.counted_bytes() + bytes <= most {
+            return false;
         }
-        counted > most
+        self.spare_down_to(most.saturating_sub(bytes));
+        self.counted_bytes() + bytes > most
+    }
+
+    /// Lets go of what is spare until no more than this is counted, as far as it reaches.
+    pub fn spare_down_to(&self, bytes_max: u64) {
+        self.caches.spare(self.counted_bytes().saturating_sub(bytes_max));
+    }
+
+    /// What is counted without what is spare.
+    pub fn needed_bytes(&self) -> u64 {
+        self.counted_bytes().saturating_sub(self.caches.codes.bytes())
     }
 
     pub fn target_bytes(&self) -> u64 {
         (self.budget_bytes() as f64 * TARGET_SHARE) as u64
     }
 
-    /// What is counted, with caches counted as if all that they may hold were there, but without what is
-    /// spare: sketches find
-    /// every entry, and entries make room for them before a search asks; and a plan that went by
-    /// what a cache holds just now would be followed by others that move a few entries each.
+    /// What is needed, with caches counted as if all that they may hold were there: sketches find every
+    /// entry, and entries make room for them before a search asks; and a plan that went by what a cache
+    /// holds just now would be followed by others that move a few entries each.
     pub(super) fn claimed_bytes(&self, view: &View) -> u64 {
         let claimed = self.caches.claimed_bytes(view, self.budget_bytes());
-        let needed = self.counted_bytes().saturating_sub(self.caches.codes.bytes());
-        needed + claimed + self.catalog_room_bytes()
+        self.needed_bytes() + claimed + self.catalog_room_bytes()
     }
 
     /// The caches of searches, with their shares of the budget; none gets what would start a run of
-    /// the compressor.
+    /// the compressor. What is spare goes as far as its share is less than it has.
     pub fn stores(&self) -> Stores<'_> {
         let (budget, caches) = (self.budget_bytes(), &self.caches);
         let others = self.counted_bytes().saturating_sub(caches.bytes());
         let room = ((budget as f64 * TRIGGER_SHARE) as u64).saturating_sub(others);
-        Stores { caches, shares: caches.shares(budget, room) }
+        let claimed = caches.claimed_bytes(&self.view.load(), budget);
+        let shares = caches.shares(budget, room, claimed);
+        caches.codes.shrink(shares.code_bytes_max);
+        Stores { caches, shares }
     }
 }

@@ -114,11 +114,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether a grouping is to end. Asked every few milliseconds of one, it makes the checkpoint that
-    /// came due meanwhile: the thread that would make it may be this one.
+    /// Whether a grouping is to end. Asked every few milliseconds of one, it writes what was submitted and
+    /// makes the checkpoint that came due meanwhile: the thread that would do so may be this one.
     fn stops_grouping(&self) -> bool {
-        if self.queue.lock().closed || self.poison.is_set() {
+        let (closed, is_waited_for) = {
+            let queue = self.queue.lock();
+            (queue.closed, queue.waits())
+        };
+        if closed || self.poison.is_set() {
             return true;
+        }
+        if is_waited_for {
+            self.drain();
         }
         if self.checkpoint_is_due() {
             let archived = self.archive_all().map(drop);

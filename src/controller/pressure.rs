@@ -194,7 +194,11 @@ impl Engine {
         report.passes = u32::from(!plan.moves.is_empty());
         let gone = plan.bytes_before.saturating_sub(plan.bytes_after);
         let come = plan.bytes_after.saturating_sub(plan.bytes_before);
-        report.counted_bytes_after = (report.counted_bytes_before + come).saturating_sub(gone);
+        let after_bytes = (report.counted_bytes_before + come).saturating_sub(gone);
+        // A run lets go of what is spare.
+        let spare_bytes = self.caches.codes.bytes();
+        let spared_bytes = after_bytes.saturating_sub(report.target_bytes).min(spare_bytes);
+        report.counted_bytes_after = after_bytes - spared_bytes;
         report.after = levels(&run, &after, None);
         report.outcome = match report.counted_bytes_after <= report.target_bytes {
             true => Outcome::TargetMet,
@@ -225,7 +229,6 @@ impl Engine {
         if let Err(error) = self.merge_small() {
             tracing::warn!(%error, "small archive segments were not merged");
         }
-        self.caches.spare(self.counted_bytes().saturating_sub(self.target_bytes()));
         let now = self.clock.now();
         self.publish(|view| {
             let mut levels = (*view.levels).clone();
@@ -251,6 +254,7 @@ impl Engine {
             report.passes += 1;
             deep = report.passes == PASSES_MAX || policy != Policy::Watermark;
         }
+        self.spare_down_to(report.target_bytes);
         report.outcome = match self.counted_bytes() <= report.target_bytes {
             true => Outcome::TargetMet,
             false if deep && policy == Policy::Watermark => Outcome::DepthReached,
@@ -373,6 +377,8 @@ impl Engine {
         self.next_block.store(next.max(last.saturating_add(1)), Ordering::Release);
         let levels = Arc::new(stepped.levels);
         self.publish(|view| View { levels: Arc::clone(&levels), ..view.clone() });
+        // What came up took the place of what is spare.
+        self.spare_down_to(self.target_bytes());
         self.written.arena.fetch_add(stepped.bytes, Ordering::AcqRel);
         report.bytes_written += stepped.bytes;
         for number in stepped.removed {

@@ -40,7 +40,7 @@ impl Engine {
         }
         let view = self.view.load_full();
         let mut levels = (*view.levels).clone();
-        let room = self.target_bytes().saturating_sub(self.counted_bytes()) + levels.hot_bytes();
+        let room = self.target_bytes().saturating_sub(self.needed_bytes()) + levels.hot_bytes();
         let mut fits = true;
         for id in ids.iter().map(|id| EntryId(*id)) {
             // A run in between may have let it go.
@@ -59,6 +59,7 @@ impl Engine {
         }
         let levels = Arc::new(levels);
         self.publish(|view| View { levels: Arc::clone(&levels), ..view.clone() });
+        self.spare_down_to(self.target_bytes());
         fits
     }
 }

@@ -68,8 +68,9 @@ impl Caches {
     }
 
     /// What each may take of a budget of which so many bytes are free for all of them: sketches find
-    /// everything and get two fifths, masks a thirty-second, places the same.
-    pub fn shares(&self, budget_bytes: u64, room_bytes: u64) -> Shares {
+    /// everything and get two fifths, masks a thirty-second, places the same; codes what is left below
+    /// the target when sketches and places have come to take what they claim.
+    pub fn shares(&self, budget_bytes: u64, room_bytes: u64, claimed_bytes: u64) -> Shares {
         let mask_bytes_max = room_bytes.min(budget_bytes / MASK_PART);
         let left = room_bytes - mask_bytes_max;
         let sketch_bytes_max = left.min(budget_bytes / SKETCH_PART * 2);
@@ -78,9 +79,8 @@ impl Caches {
         let cell_bytes_max = sketch_bytes_max.saturating_sub(self.sketches.bytes());
         let sketch_bytes_max = sketch_bytes_max.saturating_sub(self.cells.bytes());
         let kept_free = (budget_bytes as f64 * (TRIGGER_SHARE - TARGET_SHARE)) as u64;
-        let code_bytes_max = room_bytes.saturating_sub(self.needed_bytes() + kept_free);
-        // The others have grown since.
-        self.codes.shrink(code_bytes_max);
+        let others = self.needed_bytes() + claimed_bytes + kept_free;
+        let code_bytes_max = room_bytes.saturating_sub(others);
         Shares { mask_bytes_max, sketch_bytes_max, cell_bytes_max, place_bytes_max, code_bytes_max }
     }
 

@@ -24,6 +24,7 @@ mod rules;
 mod sabotage;
 mod salvage;
 mod search;
+mod spare;
 mod support;
 mod sweep;
 mod tidy;

@@ -105,8 +105,8 @@ fn add_window(
     ]
 }
 
-/// Asks for as many bytes as two windows have, in their order: of the blocks that come next. The processor's
-/// own prefetching ends with each page of 4 KiB, and begins anew with each cell.
+/// Asks for as many bytes as two windows have, in their order: of the blocks that come next, but for their last
+/// few lines. The processor's own prefetching ends with each page of 4 KiB, and begins anew with each cell.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
 #[allow(unused_unsafe)] // Prefetching is unsafe for the oldest compiler supported, safe for newer ones.

@@ -127,6 +127,8 @@ impl SketchQuery {
     /// When `blocks` is not as many whole blocks as these rows take.
     pub fn score_blocks_before(&self, blocks: &[u8], next: &[u8], scores: &mut [f32]) {
         assert_eq!(blocks.len(), self.layout.blocks_bytes(scores.len()), "bytes of the blocks");
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = next;
         match self.simd.level() {
             Level::Scalar => scalar::score_blocks(self, blocks, scores),
             #[cfg(target_arch = "x86_64")]

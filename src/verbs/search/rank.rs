@@ -19,8 +19,8 @@ use crate::organs::archive::Row;
 use crate::pure::quant::{self, Bits, CodeQuery};
 use crate::pure::topk::TopK;
 use crate::tiers::levels::WarmBlock;
-use crate::tiers::places::{Known, Places, Shelf};
-use crate::words::error::Result;
+use crate::tiers::places::{Known, PLACE_BYTES, Places, Shelf};
+use crate::words::error::{ErrorKind, Result};
 use crate::words::id::EntryId;
 use crate::words::options::Metric;
 
@@ -32,6 +32,8 @@ use super::hits::whole;
 /// Candidates whose codes are asked for before the first of them is scored: codes stand anywhere in the
 /// arena, and the processor fetches about as many lines at a time.
 const AHEAD: usize = 16;
+/// What places take besides four bytes and a bit a row: numbers of a few hundred blocks, and the heads of sets.
+const PLACES_MORE_BYTES: u64 = 4096;
 /// Standard deviations that a sketch is trusted to.
 const SKETCH_TRUST: f32 = 2.1;
 
@@ -90,6 +92,11 @@ fn kept_places(
             cache.replace(&key, Arc::default(), 0, bytes_max);
             return Ok(None);
         }
+    }
+    // The set of rows that expire is a bit a row at most. What cannot be kept is not looked for.
+    let rows = u64::from(ground.vectors);
+    if !cache.has_room(rows * PLACE_BYTES + rows / 8 + PLACES_MORE_BYTES, bytes_max) {
+        return Ok(None);
     }
     let rows = |from, end, out: &mut Vec<Row>| ground.whole_rows(from..end, out);
     let collection = scope.def.id;
@@ -176,7 +183,7 @@ impl<'a> Lookup<'a, '_> {
                 return Ok((Bytes::Piece(piece, from..from + row_bytes), copy));
             }
         }
-        // Who asks for scores by codes gets those of everybody.
+        // Who asks for scores by codes has everybody ranked by them.
         let levels = &self.search.scope.view.levels;
         if let (FastCopy::Id(id), false) = (copy, self.search.by_codes())
             && let Some(hot) = levels.resident_of(id, &ground.versions())
@@ -217,11 +224,16 @@ impl<'a> Lookup<'a, '_> {
             self.has_read = true;
             let file = &ground.segment.segment;
             let mut codes = Vec::with_capacity(bytes as usize);
-            if whole(file.codes(ground.group, from, count, &mut codes))?.is_err() {
-                codes = Vec::new();
+            let made = match file.codes(ground.group, from, count, &mut codes) {
+                Ok(()) => Some(codes),
+                Err(error) if error.kind() == ErrorKind::Corrupt => Some(Vec::new()),
+                // It may go another time, and whoever needs it now says what is wrong.
+                Err(_) => None,
+            };
+            if let Some(codes) = made {
+                let bytes = codes.len() as u64;
+                kept = Some(cache.get_or_make(&key, bytes_max, || Ok((codes, bytes)))?);
             }
-            let bytes = codes.len() as u64;
-            kept = Some(cache.get_or_make(&key, bytes_max, || Ok((codes, bytes)))?);
         }
         Ok(known.insert(kept).clone())
     }

@@ -1,0 +1,70 @@
+//! Codes that searches keep are spare: they are counted, and nothing else has to make room for them.
+//!
+//! Two stores take the same writes under a budget that fills up; one is searched all the while. It
+//! counts more, never more than the budget, and its compressor runs when that of the other one does.
+
+use pmll::io::sim::SimDisk;
+use pmll::{Batch, CountAccess, Draft, Options, Query, Store};
+
+use crate::support::{ManualClock, Rng, try_open};
+
+const DIM: usize = 64;
+const BUDGET_BYTES: u64 = 12 << 20;
+/// Entries of a batch.
+const ENTRIES: usize = 250;
+
+fn open(disk: &SimDisk) -> Store {
+    let options = Options {
+        background: false,
+        budget_bytes: Some(BUDGET_BYTES),
+        cells_rows_min: u64::MAX,
+        ..Options::default()
+    };
+    try_open(disk, &ManualClock::new(), options).unwrap()
+}
+
+fn put(store: &Store, batch: usize) {
+    let notes = store.collection("notes").unwrap();
+    let mut rng = Rng(batch as u64 + 1);
+    let mut all = Batch::new();
+    for n in 0..ENTRIES {
+        let draft = Draft::text("a note of some length").vector(rng.vector(DIM));
+        all = all.put(&notes, format!("{batch}-{n}"), draft);
+    }
+    store.write(all).unwrap();
+    store.checkpoint().unwrap();
+}
+
+fn search(store: &Store) {
+    let notes = store.collection("notes").unwrap();
+    let mut rng = Rng(99);
+    for _ in 0..20 {
+        let query = Query::vector(rng.vector(DIM)).count_access(CountAccess::None);
+        assert_eq!(notes.search_ids(query).unwrap().len(), 10);
+    }
+}
+
+#[test]
+fn codes_that_searches_keep_move_no_entry_and_keep_no_write_out() {
+    let (searched, other) = (SimDisk::new(1), SimDisk::new(2));
+    let (searched, other) = (open(&searched), open(&other));
+    let (mut kept_bytes_max, mut runs) = (0, 0);
+    for batch in 0..56 {
+        put(&searched, batch);
+        put(&other, batch);
+        // Fewer rows are compared exactly.
+        if batch * ENTRIES > 2048 {
+            search(&searched);
+        }
+        let (a, b) = (searched.stats().unwrap(), other.stats().unwrap());
+        assert!(a.counted_bytes <= BUDGET_BYTES * 8 / 10, "batch {batch}: {}", a.counted_bytes);
+        kept_bytes_max = kept_bytes_max.max(a.counted_bytes.saturating_sub(b.counted_bytes));
+        assert_eq!(a.compressor.runs, b.compressor.runs, "batch {batch}");
+        // What a run moves depends on the last kilobyte.
+        let (a_hot, b_hot) = (a.tiers[0].entries, b.tiers[0].entries);
+        assert!(a_hot.abs_diff(b_hot) * 20 < b_hot, "batch {batch}: {a_hot} and {b_hot}");
+        runs = a.compressor.runs;
+    }
+    assert!(kept_bytes_max > 400_000, "{kept_bytes_max}");
+    assert!(runs > 0, "the budget did not fill up");
+}
