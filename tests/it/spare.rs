@@ -48,23 +48,26 @@ fn search(store: &Store) {
 fn codes_that_searches_keep_move_no_entry_and_keep_no_write_out() {
     let (searched, other) = (SimDisk::new(1), SimDisk::new(2));
     let (searched, other) = (open(&searched), open(&other));
-    let (mut kept_bytes_max, mut runs) = (0, 0);
-    for batch in 0..56 {
+    let mut kept_bytes_max = 0;
+    for batch in 0.. {
         put(&searched, batch);
         put(&other, batch);
-        // Fewer rows are compared exactly.
-        if batch * ENTRIES > 2048 {
-            search(&searched);
-        }
         let (a, b) = (searched.stats().unwrap(), other.stats().unwrap());
         assert!(a.counted_bytes <= BUDGET_BYTES * 8 / 10, "batch {batch}: {}", a.counted_bytes);
-        kept_bytes_max = kept_bytes_max.max(a.counted_bytes.saturating_sub(b.counted_bytes));
         assert_eq!(a.compressor.runs, b.compressor.runs, "batch {batch}");
-        // What a run moves depends on the last kilobyte.
-        let (a_hot, b_hot) = (a.tiers[0].entries, b.tiers[0].entries);
-        assert!(a_hot.abs_diff(b_hot) * 20 < b_hot, "batch {batch}: {a_hot} and {b_hot}");
-        runs = a.compressor.runs;
+        if b.compressor.runs > 0 {
+            // What a run moves depends on the last kilobyte.
+            let (a_hot, b_hot) = (a.tiers[0].entries, b.tiers[0].entries);
+            assert!(a_hot.abs_diff(b_hot) * 20 < b_hot, "batch {batch}: {a_hot} and {b_hot}");
+            break;
+        }
+        // Fewer rows are compared exactly. Once the target is near, there are only writes: what was kept
+        // is still there when the trigger is.
+        if batch * ENTRIES > 2048 && b.counted_bytes < BUDGET_BYTES * 55 / 100 {
+            search(&searched);
+            let kept_bytes = searched.stats().unwrap().counted_bytes - b.counted_bytes;
+            kept_bytes_max = kept_bytes_max.max(kept_bytes);
+        }
     }
     assert!(kept_bytes_max > 400_000, "{kept_bytes_max}");
-    assert!(runs > 0, "the budget did not fill up");
 }
