@@ -32,7 +32,7 @@ use crate::words::safeguard::Safeguard;
 
 mod replay;
 #[cfg(test)]
-mod tests;
+pub(in crate::verbs) mod tests;
 
 pub use replay::{Recovered, Shares, recover};
 

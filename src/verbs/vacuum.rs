@@ -464,3 +464,6 @@ pub fn ripe(
     }
     Ok(ripe)
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,5 +28,6 @@ mod spare;
 mod support;
 mod sweep;
 mod tidy;
+mod turns;
 mod vacuum;
 mod writes;

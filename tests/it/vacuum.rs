@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use pmll::io::{Disk, MemoryDisk};
+use pmll::io::{Disk, MemoryDisk, OpenMode};
 use pmll::{Batch, Collection, Draft, Options, Store};
 
-use crate::support::{ManualClock, Model, assert_same, dump, tiny, try_open};
+use crate::support::{ManualClock, Model, Rng, assert_same, dump, tiny, try_open};
 
 /// Room for everything, so that nothing is archived or merged but when a test says so.
 fn roomy() -> Options {
@@ -175,4 +175,26 @@ fn a_request_is_known_after_its_segment_was_merged() {
     let world = world.still_holds(&before);
     world.store.write(ask(&world.notes())).unwrap();
     assert_same(&dump(&world.store), &before, "the same request again");
+}
+
+#[test]
+fn a_segment_with_a_rotten_payload_is_left_as_it_is() {
+    let world = World::new();
+    let large = Rng(5).bytes(70_000);
+    world.notes().put("large", Draft::bytes(large.clone())).unwrap();
+    world.segment("k", 40, 20);
+    world.delete("k", 0..20);
+    world.store.checkpoint().unwrap();
+    let World { disk, clock, store } = world;
+    store.close().unwrap();
+    let name = format!("archive/{}", disk.list("archive").unwrap()[0]);
+    let file = disk.open(&name, OpenMode::ReadWrite).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let at = bytes.windows(64).position(|part| *part == large[..64]).expect("it stands there");
+    file.write_at(&[!large[9]], at as u64 + 9).unwrap();
+    let store = try_open(&disk, &clock, roomy()).unwrap();
+    let report = store.vacuum().unwrap();
+    assert_eq!((report.damaged, report.rows_moved), (1, 0), "{report:?}");
+    assert!(store.collection("notes").unwrap().contains("k30").unwrap());
 }

@@ -17,6 +17,7 @@ mod accounts;
 mod crash;
 mod damage;
 mod edges;
+mod looks;
 
 const STORE: [u8; 16] = *b"store under test";
 const SMALL: WalOptions = WalOptions { segment_bytes: 8192, zero_bytes: 4096, salt: 5 };

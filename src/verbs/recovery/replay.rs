@@ -115,7 +115,7 @@ pub fn recover(
 
 /// Refuses a record whose vector its collection cannot have: the archive would not take it, ever. No store
 /// writes one; a checksum says what was written, not that it makes sense.
-fn check(view: &View, op: &Op) -> Result<()> {
+pub(super) fn check(view: &View, op: &Op) -> Result<()> {
     let Op::Put(record) = op else { return Ok(()) };
     let Some(vector) = &record.vector else { return Ok(()) };
     let spec = view.collections.get(&record.collection).map(|def| &def.spec);

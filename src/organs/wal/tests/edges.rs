@@ -239,3 +239,28 @@ fn on_a_full_disk_all_that_was_never_synced_is_written_over_itself() {
         }
     }
 }
+
+/// The name of a segment may still be lost when its creation failed, however often it is synced later.
+#[test]
+fn a_segment_without_a_batch_is_created_again_although_the_disk_was_full() {
+    let mut failed = 0;
+    for at in 0..12 {
+        let disk = with_folder(SimDisk::new(1));
+        let mut wal = open_on(&disk, 0);
+        disk.fail_at(disk.op_count() + at, Fault::SyncFails, false);
+        if wal.append(&batch(1, 1)).is_ok() {
+            continue;
+        }
+        failed += 1;
+        drop(wal);
+        disk.fail_at(disk.op_count(), Fault::Enospc, false);
+        let mut wal = open_on(&disk, 0);
+        assert!((0..3).any(|_| wal.append(&batch(1, 1)).is_ok()));
+        wal.sync().unwrap();
+        for image in disk.crash_images(Profile::Posix, 30) {
+            let (scan, ops) = read(&image, 0).unwrap();
+            assert_eq!(check(0, &scan, &ops), 1, "sync {at} failed");
+        }
+    }
+    assert!(failed > 1, "{failed} creations failed");
+}
