@@ -25,43 +25,6 @@ fn gated(options: Options) -> (GateDisk, Store) {
     (gate, store)
 }
 
-/// Returns when so many writes wait to be taken up.
-fn until_pending(store: &Store, count: u64) {
-    let begun = std::time::Instant::now();
-    while store.stats().unwrap().promises.pending < count {
-        assert!(begun.elapsed() < PATIENCE, "they do not come");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-#[test]
-fn writers_without_a_thread_of_the_store_call_each_other_and_share_syncs() {
-    let (gate, store) = gated(roomy(false));
-    let notes = store.collection("notes").unwrap();
-    for submits in [false, true] {
-        gate.close_gate();
-        let passed = std::thread::scope(|scope| {
-            scope.spawn(|| notes.put(format!("first {submits}"), Draft::text("1")).unwrap());
-            gate.until_somebody_waits();
-            for n in 0..8 {
-                let (notes, key) = (&notes, format!("{n} {submits}"));
-                scope.spawn(move || match submits {
-                    true => drop(notes.submit_put(key, Draft::text("2")).unwrap().wait().unwrap()),
-                    false => drop(notes.put(key, Draft::text("2")).unwrap()),
-                });
-            }
-            until_pending(&store, 8);
-            std::thread::sleep(Duration::from_millis(20));
-            let passed = gate.passed();
-            gate.open_gate();
-            passed
-        });
-        let syncs = gate.passed() - passed;
-        assert!(syncs <= 4, "{syncs} syncs for one write that was held and eight that waited");
-    }
-    assert_eq!(notes.count(None).unwrap(), 19);
-}
-
 #[test]
 fn a_promise_is_seen_through_behind_a_writer_that_leads() {
     let (gate, store) = gated(roomy(true));

@@ -224,7 +224,8 @@ fn what_the_last_damaged_place_may_have_been() {
     // The file ends before any batch could, or goes on; behind a mark nothing was acknowledged.
     for (mark, len, wanted) in [
         (false, 10, Meaning::Torn),
-        (false, 60, Meaning::TornOrRotten),
+        (false, 47, Meaning::Torn),
+        (false, 48, Meaning::TornOrRotten),
         (true, 10, Meaning::Torn),
         (true, 60, Meaning::Torn),
     ] {
