@@ -329,11 +329,14 @@ fn only_an_owner_syncs_names_and_removes_what_was_half_written() {
     assert!(told.disk.remove(&stray).is_err(), "an owner removes it");
 }
 
+/// Syncs that were counted, and calls that fail.
+type Plan = (usize, Vec<(String, std::io::ErrorKind)>);
+
 /// A disk that counts the syncs of the archive's names, and fails calls as it is told.
 #[derive(Clone, Debug)]
 pub struct Told {
     pub disk: MemoryDisk,
-    plan: Arc<parking_lot::Mutex<(usize, Vec<(String, std::io::ErrorKind)>)>>,
+    plan: Arc<parking_lot::Mutex<Plan>>,
 }
 
 impl Told {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::io::{Disk, MemoryDisk};
 use crate::verbs::recovery::tests::{
-    Archive, NOTES, STORE, define, delete, delete_in, encoded, request, row, setting,
+    Archive, STORE, define, delete, delete_in, encoded, request, row, setting,
 };
 use crate::verbs::recovery::{Recovered, Shares, recover};
 
