@@ -73,6 +73,7 @@ impl Engine {
         self.counted_bytes().saturating_sub(self.caches.codes.bytes())
     }
 
+    /// What a run of the compressor aims at.
     pub fn target_bytes(&self) -> u64 {
         (self.budget_bytes() as f64 * TARGET_SHARE) as u64
     }

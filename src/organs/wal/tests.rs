@@ -94,6 +94,19 @@ fn with_folder<D: Disk>(disk: D) -> D {
     disk
 }
 
+/// Four segments, the first three ended, of five records each; closed in order.
+fn several_segments() -> SimDisk {
+    let disk = with_folder(SimDisk::new(1));
+    let mut wal = open_on(&disk, 0);
+    for first in [1, 6, 11] {
+        wal.append(&batch(first, 5)).unwrap();
+        wal.rotate().unwrap();
+    }
+    wal.append(&batch(16, 5)).unwrap();
+    wal.close().unwrap();
+    disk.fork_now()
+}
+
 #[test]
 fn what_was_written_is_read_back_across_segments_and_openings() {
     let disk = with_folder(MemoryDisk::new());

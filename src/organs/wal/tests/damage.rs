@@ -313,18 +313,6 @@ fn unsynced_batches_behind_a_torn_one_prove_nothing_synced_ones_do() {
     }
 }
 
-fn several_segments() -> SimDisk {
-    let disk = with_folder(SimDisk::new(1));
-    let mut wal = open_on(&disk, 0);
-    for first in [1, 6, 11] {
-        wal.append(&batch(first, 5)).unwrap();
-        wal.rotate().unwrap();
-    }
-    wal.append(&batch(16, 5)).unwrap();
-    wal.close().unwrap();
-    disk.fork_now()
-}
-
 #[test]
 fn a_missing_or_foreign_segment_is_refused_unless_it_is_applied() {
     for number in 1..=3 {

@@ -21,14 +21,7 @@ fn synced(batches: &[Batch], options: WalOptions) -> SimDisk {
 
 #[test]
 fn segments_before_the_applied_record_go_each_at_its_own_end() {
-    let disk = with_folder(SimDisk::new(1));
-    let mut wal = open_on(&disk, 0);
-    for first in [1, 6, 11] {
-        wal.append(&batch(first, 5)).unwrap();
-        wal.rotate().unwrap();
-    }
-    wal.append(&batch(16, 5)).unwrap();
-    wal.close().unwrap();
+    let disk = several_segments();
     let image = disk.fork_now();
     assert!(open_on(&image, 15).reclaim(Lsn(15)).unwrap() > 0);
     assert_eq!(image.file_names(), [file_name(4)]);
