@@ -39,6 +39,8 @@ pub mod meta {
     pub const NEXT_SEGMENT: &str = "next_segment";
     /// Milliseconds this store has been open, over all opens.
     pub const UPTIME_MS: &str = "uptime_ms";
+    /// 1 while a rebuild or roll-forward has marks of deleted ids in the catalog.
+    pub const MARKED: &str = "marked";
 }
 
 /// Entries handed to the catalog at once: it sorts them, which is what makes it fast.

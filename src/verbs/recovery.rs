@@ -143,6 +143,7 @@ fn roll_forward(
     segments: &BTreeSet<u64>,
 ) -> Result<Cold> {
     let known = Lsn(cold.catalog.meta(meta::APPLIED_LSN)?.unwrap_or(0));
+    let was_cut_short = cold.catalog.meta(meta::MARKED)?.unwrap_or(0) != 0;
     let mut marks = BTreeSet::new();
     let mut applied = known;
     for number in segments {
@@ -159,8 +160,17 @@ fn roll_forward(
         };
         applied = applied.max(segment.footer().covers.map_or(Lsn(0), |(_, last)| last));
     }
-    if applied > known || !marks.is_empty() {
-        cold = finish(catalog, cold, known, applied, marks)?;
+    if was_cut_short {
+        // Its marks are of segments that are listed by now.
+        for item in cold.catalog.ids(EntryId(0))? {
+            let (id, located) = item?;
+            if located.place.is_none() {
+                marks.insert(id);
+            }
+        }
+    }
+    if applied > known || was_cut_short || !marks.is_empty() {
+        cold = finish(catalog, cold, applied, marks)?;
     }
     Ok(cold)
 }
@@ -367,6 +377,9 @@ fn apply_segment(
         })?;
         apply_op(&mut flip, &op, marks)?;
     }
+    if !marks.is_empty() {
+        flip.update.put_meta(meta::MARKED, 1)?;
+    }
     let raise = |flip: &mut Flip<'_>, name: &str, value: u64| -> Result<()> {
         let known = flip.update.get_meta(name)?.unwrap_or(0);
         flip.update.put_meta(name, known.max(value))
@@ -420,22 +433,7 @@ fn apply_op(flip: &mut Flip<'_>, op: &Op, marks: &mut BTreeSet<EntryId>) -> Resu
 
 /// Ends a rebuild or roll-forward: takes away the marks of deleted ids, and only now says that the
 /// catalog knows everything up to `applied`.
-fn finish(
-    catalog: &Catalog,
-    cold: Cold,
-    known: Lsn,
-    applied: Lsn,
-    mut marks: BTreeSet<EntryId>,
-) -> Result<Cold> {
-    if known == Lsn(0) {
-        // An earlier attempt that was cut short may have left marks as well.
-        for item in cold.catalog.ids(EntryId(0))? {
-            let (id, located) = item?;
-            if located.place.is_none() {
-                marks.insert(id);
-            }
-        }
-    }
+fn finish(catalog: &Catalog, cold: Cold, applied: Lsn, marks: BTreeSet<EntryId>) -> Result<Cold> {
     let flip = Flip::begin(catalog, &cold)?;
     for id in marks {
         if flip.update.get_id(id)?.is_some_and(|located| located.place.is_none()) {
@@ -443,6 +441,7 @@ fn finish(
         }
     }
     flip.update.put_meta(meta::APPLIED_LSN, applied.0)?;
+    flip.update.put_meta(meta::MARKED, 0)?;
     flip.commit(catalog, &[])
 }
 

@@ -231,13 +231,7 @@ fn the_newest_word_of_collections_settings_and_requests_wins() {
 #[test]
 fn a_recovery_ends_with_the_numbers_of_the_archive_and_without_marks() {
     let mut archive = Archive::new();
-    // What an attempt that was cut short left in an index that has no numbers yet.
-    let catalog = Catalog::create(&archive.disk, CACHE_BYTES).unwrap();
-    let update = catalog.begin().unwrap();
-    let located = Located { collection: NOTES, version: Lsn(1), place: None };
-    update.put_id(EntryId(77), &located).unwrap();
-    update.commit().unwrap();
-    drop(catalog);
+    drop(archive.recovered());
     archive.add(Some((1, 2)), &[row(1, 1), row(2, 2)], &[]);
     let shelves = archive.recovered();
     assert_eq!(shelves.warnings, [""; 0]);
@@ -246,6 +240,37 @@ fn a_recovery_ends_with_the_numbers_of_the_archive_and_without_marks() {
     // A tombstone that moves nothing forward.
     archive.add(None, &[], &[delete(1, 9)]);
     assert_eq!((archive.version(1), archive.version(2)), (None, Some(2)));
+}
+
+/// A crash between the last segment and the end of a rebuild (known: 0) or of a roll-forward.
+#[test]
+fn what_a_recovery_that_was_cut_short_marked_is_unmarked_by_the_next() {
+    for covers in [Some((3, 3)), None] {
+        for known in [0, 2] {
+            let mut archive = Archive::new();
+            if known == 2 {
+                archive.add(Some((1, 2)), &[row(1, 1), row(2, 2)], &[]);
+            }
+            let Shelves { catalog, cold, .. } = archive.recovered();
+            if known == 0 {
+                archive.add(Some((1, 2)), &[row(1, 1), row(2, 2)], &[]);
+            }
+            archive.add(covers, &[], &[delete(1, 3), delete(50, 3)]);
+            let mut marks = BTreeSet::new();
+            let mut cold = cold;
+            for number in [1, 2] {
+                if !cold.segments.contains_key(&number) {
+                    let segment = Segment::open(&*archive.disk, number, STORE).unwrap();
+                    cold = apply_segment(&catalog, cold, segment, Lsn(known), &mut marks).unwrap();
+                }
+            }
+            assert_eq!(marks.len(), 2);
+            drop((catalog, cold));
+            assert_eq!((archive.version(1), archive.version(2)), (None, Some(2)));
+            let cold = archive.recovered().cold;
+            assert_eq!(cold.catalog.meta(meta::MARKED).unwrap(), Some(0));
+        }
+    }
 }
 
 #[test]

@@ -20,7 +20,8 @@ fn archived(disk: Arc<dyn Disk>) -> Archive {
     let mut archive = Archive::on(disk);
     let rows: Vec<Record> = (2..=ROWS).map(|id| row(id, id)).collect();
     archive.add(Some((1, ROWS)), &rows, &[encoded(&define("notes", 1))]);
-    drop(archive.recovered());
+    // An index that nobody closed is read through when it is opened, and rot found there.
+    archive.recovered().catalog.close().unwrap();
     archive
 }
 
@@ -52,12 +53,19 @@ fn logged(told: &Told) -> Arc<dyn Disk> {
 }
 
 fn open(disk: &Arc<dyn Disk>, read_only: bool) -> Result<Recovered> {
+    open_with(disk, read_only, |_| CACHE_BYTES)
+}
+
+fn open_with(
+    disk: &Arc<dyn Disk>,
+    read_only: bool,
+    cache_bytes: fn(u64) -> usize,
+) -> Result<Recovered> {
     let budget = |view: Option<&View>| match view {
         Some(view) if view.lsn == LAST => 0,
         _ => u64::MAX,
     };
-    let shares =
-        Shares { budget: &budget, cache_bytes: |_| CACHE_BYTES, freeze_bytes: |budget| budget };
+    let shares = Shares { budget: &budget, cache_bytes, freeze_bytes: |budget| budget };
     recover(disk, STORE, read_only, &shares)
 }
 
@@ -103,6 +111,18 @@ fn a_full_disk_gets_the_reserve_and_then_the_log_stays_in_ram() {
     let opened = open(&disk, false).unwrap();
     assert!(opened.view.frozen.is_none());
     assert_eq!((segments(&disk), opened.warnings), (2, vec![]));
+}
+
+/// The log says how large the page cache may be, and stays in RAM: the index is opened again under it.
+#[test]
+fn what_stays_in_ram_is_kept_when_the_index_is_opened_again() {
+    let told = Told::new();
+    let disk = logged(&told);
+    told.fail("archive/", &[Kind::StorageFull; 2]);
+    let cache_bytes = |budget: u64| if budget == 0 { CACHE_BYTES / 2 } else { CACHE_BYTES };
+    let opened = open_with(&disk, false, cache_bytes).unwrap();
+    assert_eq!(opened.catalog.cache_bytes(), CACHE_BYTES / 2);
+    assert_eq!(opened.view.frozen.as_ref().map(|table| table.len()), Some(changes().len()));
 }
 
 #[test]
