@@ -335,6 +335,38 @@ fn a_page_of_the_index_that_rots_is_healed_by_an_open() {
     assert!(healed > 5, "{healed} opens met the damage");
 }
 
+/// After a kill, redb reads pages when it closes that nobody asked for before.
+#[test]
+fn a_page_of_the_index_that_rots_is_no_matter_for_a_close() {
+    let (disk, clock) = (SimDisk::new(5), ManualClock::new());
+    let store = open(&disk, &clock);
+    let notes = store.collection("notes").unwrap();
+    for round in 0..3 {
+        for n in 0..300 {
+            notes.put(format!("k{n:05}"), Draft::text(format!("round {round}"))).unwrap();
+        }
+        store.checkpoint().unwrap();
+    }
+    let before = dump(&store);
+    let killed = disk.fork_now();
+    let pages = read_whole(&killed, "index.redb", 1 << 30).unwrap().len() as u64 / 4096;
+    let has_index = |disk: &SimDisk| disk.file_names().contains(&"index.redb".to_owned());
+    let mut met = 0;
+    for page in 3..pages {
+        let disk = killed.fork_now();
+        disk.flip_bit("index.redb", page * 4096 + 20, 3).unwrap();
+        open(&disk, &clock).close().unwrap_or_else(|error| panic!("page {page}: {error}"));
+        if !has_index(&disk) {
+            met += 1;
+            let store = open(&disk, &clock);
+            assert_same(&dump(&store), &before, &format!("page {page}"));
+            assert!(store.verify(Depth::Deep).unwrap().is_whole());
+            assert!(has_index(&disk));
+        }
+    }
+    assert!(met > 0, "no close of {pages} met the damage");
+}
+
 /// One damaged segment is left out of a vacuum, and all others are worked on.
 #[test]
 fn a_vacuum_goes_round_a_damaged_segment() {

@@ -10,6 +10,7 @@
 //! Everything here works through the public interface of the `pmll` crate.
 
 pub mod check;
+pub mod derived;
 pub mod generate;
 pub mod kill;
 pub mod model;

@@ -19,15 +19,16 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use pmll::Clock;
 use pmll::io::sim::{Limits, Profile, Recording, SimDisk};
 
+use crate::derived::Derived;
 use crate::generate::generate;
 use crate::model::{Act, difference};
-use crate::oracle::{Derived, Expect, Oracle, Rigour, answers, observe};
+use crate::oracle::{Expect, Oracle, Rigour, answers, observe};
 use crate::script::{HandClock, Moment, START, open, play, script};
 
 /// Images at one point of the run, at effort 1.
 const PREFIX_IMAGES: usize = 40;
-const EXT4_IMAGES: usize = 48;
-const POSIX_IMAGES: usize = 224;
+const EXT4_IMAGES: usize = 52;
+const POSIX_IMAGES: usize = 240;
 /// Random choices, and as many torn ones, where not every subset is tried.
 const POSIX_CHOICES: usize = 96;
 const LYING_IMAGES: usize = 6;
