@@ -15,6 +15,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use crate::pure::{Level, Simd};
@@ -59,6 +61,9 @@ fn dot_with(simd: Simd, a: &[f32], b: &[f32]) -> f32 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Simd` of this level exists only where AVX-512 was found.
         Level::Avx512 => unsafe { avx512::dot(a, b) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: a `Simd` of this level exists only where NEON was found.
+        Level::Neon => unsafe { neon::dot(a, b) },
     }
 }
 
@@ -72,6 +77,9 @@ fn squared_distance_with(simd: Simd, a: &[f32], b: &[f32]) -> f32 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as in `dot_with`.
         Level::Avx512 => unsafe { avx512::squared_distance(a, b) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as in `dot_with`.
+        Level::Neon => unsafe { neon::squared_distance(a, b) },
     }
 }
 

@@ -9,7 +9,7 @@
 //! 32 lanes are two AVX-512 registers, four of AVX, eight of SSE or NEON: enough independent sums to
 //! hide the latency of an addition (3 to 4 cycles) behind the loads that bound the loop, and few
 //! enough to stay in 16 registers. The compiler packs these loops on any machine; `avx2` and
-//! `avx512` do the same sums with wider registers.
+//! `avx512` do the same sums with wider registers, `neon` with its own.
 //!
 //! The f64 versions are slow and safe: f32 values up to 3.4e38 square to 1.2e77, far inside f64.
 //! They serve vectors so large or small that f32 sums overflow or vanish.

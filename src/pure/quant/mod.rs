@@ -38,6 +38,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub mod cluster;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 mod query;
 mod scalar;

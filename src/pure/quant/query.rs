@@ -9,11 +9,13 @@
 //! order, and rounded to f32 once. The rounding of the query costs at most `scale / 2` a value,
 //! 1/65,024 of its largest value: nothing beside the error of the codes.
 //!
-//! Byte dot products want a query of 8 bits: `t = 256 * high + low`, both halves kept. For
+//! Byte dot products want a query of 8 bits: `t = 256 * high + low`, both halves kept (for AVX-512). For
 //! 4-bit codes the halves of a byte are apart by one value, so values at even and at odd places are
 //! kept apart. Scores are finite, higher is better, never NaN, whatever bytes a row holds.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::{Bits, CONSTANTS_BYTES, NORM_BYTES, RowLayout, pack, scalar};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -36,7 +38,7 @@ pub fn fetch(row: &[u8]) {
 }
 
 /// 127 * 256: the high byte of a rounded value stays within -127 to 127.
-const QUERY_MAX: f64 = 32_512.0;
+pub(super) const QUERY_MAX: f64 = 32_512.0;
 
 /// A query with what scoring of packed rows needs of it.
 #[derive(Clone, Debug)]
@@ -63,16 +65,30 @@ pub(super) struct Parts {
 pub(super) struct Rounded {
     /// All values.
     pub(super) whole: Box<[i16]>,
-    /// Their high and low bytes, 64 at a time; every group begins a new pair and ends in zeros.
+    /// Their high and low bytes, 64 at a time; every group begins a new pair and ends in zeros. For
+    /// the one kernel that multiplies bytes.
+    #[cfg(target_arch = "x86_64")]
     pub(super) halves: Box<[Halves]>,
 }
 
+#[cfg(target_arch = "x86_64")]
 pub(super) type Halves = [[i8; HALF]; 2];
 /// Values of which the halves stand together: one register of bytes.
+#[cfg(target_arch = "x86_64")]
 pub(super) const HALF: usize = 64;
 
 impl Rounded {
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
     fn new(whole: Vec<i16>, group: usize) -> Rounded {
+        Rounded {
+            #[cfg(target_arch = "x86_64")]
+            halves: Rounded::halves(&whole, group),
+            whole: whole.into(),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn halves(whole: &[i16], group: usize) -> Box<[Halves]> {
         let mut halves = Vec::with_capacity(whole.len().div_ceil(HALF));
         for values in whole.chunks(group).flat_map(|group| group.chunks(HALF)) {
             let mut pair = [[0; HALF]; 2];
@@ -83,7 +99,7 @@ impl Rounded {
             }
             halves.push(pair);
         }
-        Rounded { whole: whole.into(), halves: halves.into() }
+        halves.into()
     }
 
     /// The values of one group.
@@ -93,6 +109,7 @@ impl Rounded {
     }
 
     /// The halves of one group.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn group_halves(&self, layout: RowLayout, index: usize) -> &[Halves] {
         &self.halves[index * layout.bits().code_bytes(layout.group()).div_ceil(HALF)..]
@@ -210,6 +227,9 @@ impl CodeQuery {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Simd` of this level exists only where these parts of AVX-512 were found.
             Level::Avx512 => unsafe { avx512::score_rows(self, rows, scores) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: a `Simd` of this level exists only where NEON was found.
+            Level::Neon => unsafe { neon::score_rows(self, rows, scores) },
         }
     }
 

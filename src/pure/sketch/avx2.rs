@@ -9,22 +9,11 @@ use std::arch::x86_64::*;
 
 use super::BLOCK_ROWS;
 use super::scorer::{
-    Plane, SketchQuery, Sums, WINDOW_BYTES, WINDOWS_MAX, Window, fill_table, filled_up,
+    HALF_ENTRIES, Plane, SketchQuery, Sums, WINDOW_BYTES, WINDOWS_MAX, Window, filled_up,
 };
 
-/// Entries of a table.
-const ENTRIES: usize = 16;
 /// Bytes of the tables of a window.
-const WINDOW_TABLES: usize = 2 * WINDOW_BYTES * ENTRIES;
-
-/// Two tables for each byte of signs, low half first.
-pub(super) fn tables(rounded: &[i16]) -> Box<[u8]> {
-    let mut tables = vec![[0; ENTRIES]; rounded.len() / 4];
-    for (values, table) in rounded.as_chunks::<4>().0.iter().zip(&mut tables) {
-        fill_table(*values, table);
-    }
-    tables.into_flattened().into()
-}
+const WINDOW_TABLES: usize = 2 * WINDOW_BYTES * HALF_ENTRIES;
 
 #[target_feature(enable = "avx2")]
 pub(super) fn score_blocks(query: &SketchQuery, blocks: &[u8], scores: &mut [f32]) {
@@ -118,7 +107,7 @@ fn load<const HALF: usize>(plane: &[u8; BLOCK_ROWS]) -> __m256i {
 /// Both tables of a byte of signs, each in both halves of its register.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_tables(tables: &[u8; 2 * ENTRIES]) -> (__m256i, __m256i) {
+fn load_tables(tables: &[u8; 2 * HALF_ENTRIES]) -> (__m256i, __m256i) {
     // SAFETY: the array covers the 32 bytes read; the load needs no alignment.
     let both = unsafe { _mm256_loadu_si256(tables.as_ptr().cast()) };
     (_mm256_permute2x128_si256::<0x00>(both, both), _mm256_permute2x128_si256::<0x11>(both, both))

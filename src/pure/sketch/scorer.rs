@@ -14,6 +14,8 @@
 //! A zero vector has cosine 0. They are finite, never NaN, whatever bytes a block holds.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::{BLOCK_ROWS, NORM_BYTES, SketchLayout, factor, norm, scalar};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -27,6 +29,9 @@ pub(super) const WINDOW: usize = 8 * WINDOW_BYTES;
 const WINDOW_SUM: f64 = 255.0 - WINDOW as f64 / 2.0;
 /// So many windows of 255 fit into 16 bits.
 pub(super) const WINDOWS_MAX: usize = 256;
+
+/// Entries of a table for half a byte of signs.
+pub(super) const HALF_ENTRIES: usize = 16;
 
 /// One byte of signs of each row of a block.
 pub(super) type Plane = [u8; BLOCK_ROWS];
@@ -92,9 +97,11 @@ impl SketchQuery {
             tables: match simd.level() {
                 Level::Scalar => Box::default(),
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => avx2::tables(&rounded),
+                Level::Avx2 => half_tables(&rounded),
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx512 => avx512::tables(&rounded),
+                #[cfg(target_arch = "aarch64")]
+                Level::Neon => half_tables(&rounded),
             },
             rounded: rounded.into(),
         }
@@ -137,6 +144,9 @@ impl SketchQuery {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Simd` of this level exists only where these parts of AVX-512 were found.
             Level::Avx512 => unsafe { avx512::score_blocks(self, blocks, next, scores) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: a `Simd` of this level exists only where NEON was found.
+            Level::Neon => unsafe { neon::score_blocks(self, blocks, scores) },
         }
     }
 
@@ -215,6 +225,15 @@ pub(super) fn filled_up(rest: &[Plane]) -> Window {
     let mut window = [[0; BLOCK_ROWS]; WINDOW_BYTES];
     window.iter_mut().zip(rest).for_each(|(plane, rest)| *plane = *rest);
     window
+}
+
+/// Two tables for each byte of signs, low half first, for kernels that look up four bits.
+fn half_tables(rounded: &[i16]) -> Box<[u8]> {
+    let mut tables = vec![[0; HALF_ENTRIES]; rounded.len() / 4];
+    for (values, table) in rounded.as_chunks::<4>().0.iter().zip(&mut tables) {
+        fill_table(*values, table);
+    }
+    tables.into_flattened().into()
 }
 
 /// Writes the table of one index, whose lowest bit stands for the first of `values`: for each index

@@ -16,12 +16,15 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "src/pure/kernel/mod.rs",
     "src/pure/kernel/avx2.rs",
     "src/pure/kernel/avx512.rs",
+    "src/pure/kernel/neon.rs",
     "src/pure/quant/query.rs",
     "src/pure/quant/avx2.rs",
     "src/pure/quant/avx512.rs",
+    "src/pure/quant/neon.rs",
     "src/pure/sketch/scorer.rs",
     "src/pure/sketch/avx2.rs",
     "src/pure/sketch/avx512.rs",
+    "src/pure/sketch/neon.rs",
 ];
 
 /// What may be named in one file only: the path as written, its home, and where to turn instead.
