@@ -165,7 +165,7 @@ impl SketchQuery {
         scores: &mut [f32],
         sums: impl Fn((&[Window], &[Plane])) -> Sums,
     ) {
-        let blocks = blocks.chunks_exact(self.layout.block_bytes());
+        let blocks = blocks.chunks_exact(self.layout().block_bytes());
         for (block, scores) in blocks.zip(scores.chunks_mut(BLOCK_ROWS)) {
             self.finish(block, &sums(self.windows(block)), scores);
         }
