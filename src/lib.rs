@@ -49,6 +49,9 @@ pub use face::collection::Collection;
 #[doc(hidden)]
 pub use face::decoders;
 pub use face::inspect;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub use face::kernels;
 pub use face::salvage::{Lost, Older, Salvage, SalvageProgress, SalvageReport, salvage};
 pub use face::stats::{
     CompressorStats, DiskStats, Fidelity, Stats, TierStats, Width, WrittenStats,

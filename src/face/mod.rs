@@ -6,6 +6,8 @@ pub mod collection;
 #[cfg(feature = "sim")]
 pub mod decoders;
 pub mod inspect;
+#[cfg(feature = "sim")]
+pub mod kernels;
 pub mod salvage;
 pub mod stats;
 pub mod store;

@@ -4,8 +4,6 @@ pub mod filter;
 pub mod kernel;
 pub mod policy;
 pub mod quant;
-#[cfg(test)]
-mod rates;
 pub mod score;
 mod simd;
 pub mod sketch;

@@ -51,8 +51,10 @@ pub fn norm(a: &[f32]) -> f32 {
     scalar::saturate(scalar::dot_wide(a, a).sqrt())
 }
 
+/// [`dot`] with one instruction set.
 #[inline]
-fn dot_with(simd: Simd, a: &[f32], b: &[f32]) -> f32 {
+#[must_use]
+pub fn dot_with(simd: Simd, a: &[f32], b: &[f32]) -> f32 {
     match simd.level() {
         Level::Scalar => scalar::dot(a, b),
         #[cfg(target_arch = "x86_64")]

@@ -126,12 +126,12 @@ impl CodeQuery {
         CodeQuery::with_simd(layout, metric, query, Simd::best())
     }
 
-    pub(in crate::pure) fn with_simd(
-        layout: RowLayout,
-        metric: Metric,
-        query: &[f32],
-        simd: Simd,
-    ) -> CodeQuery {
+    /// The same for one instruction set.
+    ///
+    /// # Panics
+    /// When the query has not the dimension of the layout.
+    #[must_use]
+    pub fn with_simd(layout: RowLayout, metric: Metric, query: &[f32], simd: Simd) -> CodeQuery {
         assert_eq!(query.len(), layout.dim(), "dimension of the query");
         let largest = query.iter().fold(0.0_f32, |a, q| a.max(q.abs()));
         let scale = f64::from(largest) / QUERY_MAX;

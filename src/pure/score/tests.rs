@@ -135,31 +135,3 @@ fn what_is_ahead_of_the_clock_is_not_the_newest() {
     assert_eq!(newest(&[3, 9], 1), 9, "a clock before everything is the one that is wrong");
     assert_eq!(newest(&[], 1), 0);
 }
-
-/// `cargo test --release --lib pure::score -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement: cargo test --release --lib pure::score -- --ignored --nocapture"]
-fn nanoseconds_per_entry() {
-    let rows = rows(1 << 20);
-    let (active_us, heat, semantic) = columns(&rows);
-    let columns = Columns { active_us: &active_us, heat: &heat, semantic: &semantic };
-    let mut found = vec![0.0; rows.len()];
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-    let mut time = |what: &str, run: &(dyn Fn(&mut [f32]) + Sync)| {
-        let best = (0..9).map(|_| {
-            let start = std::time::Instant::now();
-            pool.install(|| run(&mut found));
-            start.elapsed()
-        });
-        println!(
-            "{what}: {:.2} ns an entry",
-            best.min().unwrap().as_nanos() as f64 / (1 << 20) as f64
-        );
-    };
-    time("polynomials over columns", &|out| scores(&frame(), &columns, out));
-    time("library functions by row", &|out| {
-        for (out, row) in out.iter_mut().zip(&rows) {
-            *out = by_library(&frame(), *row) as f32;
-        }
-    });
-}

@@ -68,12 +68,12 @@ impl SketchQuery {
         SketchQuery::with_simd(layout, mean, query, Simd::best())
     }
 
-    pub(in crate::pure) fn with_simd(
-        layout: SketchLayout,
-        mean: &[f32],
-        query: &[f32],
-        simd: Simd,
-    ) -> SketchQuery {
+    /// The same for one instruction set.
+    ///
+    /// # Panics
+    /// When a length is not the layout's.
+    #[must_use]
+    pub fn with_simd(layout: SketchLayout, mean: &[f32], query: &[f32], simd: Simd) -> SketchQuery {
         assert_eq!((mean.len(), query.len()), (layout.dim, layout.dim), "lengths of a query");
         let norm = norm(query);
         let inverse = if norm > 0.0 { 1.0 / norm } else { 0.0 };

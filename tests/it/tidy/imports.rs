@@ -25,7 +25,7 @@ const SIBLINGS_APART: &[&str] = &["pure", "organs", "tiers", "verbs"];
 /// Modules that exist to speak of their siblings: one carries records from tier to tier, one packs
 /// what is archived into blocks, one groups its sketches, one keeps records of the tables when they
 /// are archived, one asks a copy of any tier, one says where blocks have the codes of a group, one
-/// has all caches, and two are tests of the whole pure floor. The others do not know each other.
+/// has all caches, and one is a test of the whole pure floor. The others do not know each other.
 const GO_BETWEENS: &[&str] = &[
     "tiers/mover",
     "tiers/packer",
@@ -35,7 +35,6 @@ const GO_BETWEENS: &[&str] = &[
     "tiers/places",
     "tiers/caches",
     "pure/recall",
-    "pure/rates",
 ];
 
 /// Tests that need what another module makes: what is vacuumed has been recovered before.
