@@ -4,6 +4,7 @@ pub mod filter;
 pub mod kernel;
 pub mod policy;
 pub mod quant;
+pub mod reach;
 pub mod score;
 mod simd;
 pub mod sketch;

@@ -155,7 +155,8 @@ impl<T> Sieve<T> {
         self.k.saturating_add(self.ties_max)
     }
 
-    fn shrink(&mut self) {
+    /// Lets go of what is not among the best k so far; the threshold is then the score of the last of them.
+    pub fn shrink(&mut self) {
         let Some(last) = self.k.checked_sub(1).filter(|last| *last < self.kept.len()) else {
             return;
         };

@@ -17,10 +17,9 @@ use std::sync::Arc;
 use crate::bytes::codec::cells::{HITS, RECALLS, aside};
 use crate::organs::arena::cells::Cells;
 use crate::pure::sketch::SketchQuery;
-use crate::pure::topk::Sieve;
 use crate::words::error::Result;
 
-use super::choose::{Candidate, offer as offer_scores};
+use super::gather::{Candidate, Gather, Run};
 use super::ground::Ground;
 use super::{Exactness, Search};
 
@@ -30,12 +29,12 @@ const MISSED_PART: f32 = 0.8;
 
 /// Offers the rows of the cells worth a look, and says which grounds they are all rows of. On an error,
 /// of which a damaged cell is one, some may have been offered.
-pub(super) fn offer(
+pub(super) fn offer<'a>(
     search: &Search<'_>,
-    cells: &Cells,
+    cells: &'a Cells,
     grounds: &[Ground<'_>],
     pruned: bool,
-    top: &mut Sieve<Candidate>,
+    gather: &mut Gather<'a>,
 ) -> Result<Vec<bool>> {
     let mut covered = vec![false; grounds.len()];
     let Some(layout) = cells.header.sketches().filter(|layout| layout.dim() == search.dim()) else {
@@ -44,7 +43,7 @@ pub(super) fn offer(
     if cells.is_broken() {
         return Ok(covered);
     }
-    let homes = Homes::of(cells, grounds, &mut covered);
+    gather.homes = Homes::of(cells, grounds, &mut covered);
     if !covered.contains(&true) {
         return Ok(covered);
     }
@@ -60,7 +59,7 @@ pub(super) fn offer(
     let bodies = kept_bodies(search, cells)?;
     let mean = vec![0.0; search.dim()];
     let mut sketch = SketchQuery::new(layout, &mean, search.prepared.vector());
-    let (mut scores, mut blocks) = (Vec::new(), Vec::new());
+    let mut blocks = Vec::new();
     for (nth, (cosine, cell)) in near.iter().copied().enumerate() {
         if cosine < least {
             break;
@@ -77,17 +76,12 @@ pub(super) fn offer(
             }
         };
         sketch.set_base(cosine * cells.norms().get(cell).copied().unwrap_or(0.0));
-        scores.resize(refs.len(), 0.0);
-        sketch.score_blocks_before(bytes, next, &mut scores);
-        offer_scores(&scores, top, |at| {
-            let (number, row) = homes.of_reference(*refs.get(at)?)?;
-            (!grounds.get(number as usize)?.keeps_out(row)).then_some((number, row))
+        gather.add(Run::References(refs), refs.len(), |scores| {
+            sketch.score_blocks_before(bytes, next, scores);
         });
-        // As soon as there are as many as may be candidates, the last of k is known well enough.
         if reach.is_finite()
             && least == f32::NEG_INFINITY
-            && top.threshold() > f32::NEG_INFINITY
-            && let Some(last) = top.nth_best(search.wanted())
+            && let Some(last) = gather.nth_best(search.wanted())
         {
             least = best - reach * aside(last.min(1.0));
         }
@@ -132,7 +126,8 @@ fn kept_bodies(search: &Search<'_>, cells: &Cells) -> Result<Option<Arc<Vec<u8>>
 }
 
 /// Where references lead.
-struct Homes {
+#[derive(Default)]
+pub(super) struct Homes {
     /// First reference of each source, and the ground it is, if it is still there.
     bases: Vec<(u32, Option<u32>)>,
 }
@@ -161,7 +156,7 @@ impl Homes {
         Homes { bases }
     }
 
-    fn of_reference(&self, reference: u32) -> Option<Candidate> {
+    pub fn of_reference(&self, reference: u32) -> Option<Candidate> {
         let after = self.bases.partition_point(|(base, _)| *base <= reference);
         let (base, ground) = self.bases.get(after.checked_sub(1)?)?;
         Some(((*ground)?, reference - base))

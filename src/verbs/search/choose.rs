@@ -17,23 +17,13 @@ use std::sync::Arc;
 
 use crate::bytes::codec::codes::CHUNK_ROWS;
 use crate::pure::sketch::{SketchLayout, SketchQuery};
-use crate::pure::topk::Sieve;
 use crate::tiers::cache::{GroupKey, GroupSketches};
 use crate::words::error::Result;
 
+use super::gather::{Candidate, Gather, Run};
 use super::ground::Ground;
 use super::hits::whole;
 use super::{Search, cells};
-
-/// So many candidates that score the same as the last one are looked at besides; where there are
-/// more, the scan takes less time. 4,096 take about 5 ms.
-pub(super) const TIES_MAX: usize = 4096;
-/// Scores that are compared with the threshold together: one register, and few to look through when
-/// one of them is above.
-const GLANCE_ROWS: usize = 16;
-
-/// A candidate: the number of the ground and the row. Eight bytes, since thousands are sorted out.
-pub(super) type Candidate = (u32, u32);
 
 /// What sketches chose.
 pub(super) struct Chosen {
@@ -52,30 +42,28 @@ pub(super) fn choose(
     count: usize,
     pruned: bool,
 ) -> Result<Chosen> {
-    let mut top: Sieve<Candidate> = Sieve::new(count, TIES_MAX);
+    let mut gather = Gather::new(grounds, count);
     let mut covered = Vec::new();
     if let Some(cells) = search.scope.view.levels.cells.get(&search.scope.def.id) {
-        match cells::offer(search, cells, grounds, pruned, &mut top) {
+        match cells::offer(search, cells, grounds, pruned, &mut gather) {
             Ok(grounds) => covered = grounds,
             // Their rows have sketches of their own, and the next checkpoint makes cells anew.
             Err(error) => {
                 tracing::warn!(%error, "a collection is searched without its cells");
                 cells.set_broken();
-                top = Sieve::new(count, TIES_MAX);
+                gather = Gather::new(grounds, count);
             }
         }
     }
     let mut unsketched = Vec::new();
     let layout = SketchLayout::new(search.dim(), search.scope.def.spec.metric);
     let mut scorer: Option<(Vec<f32>, SketchQuery)> = None;
-    let mut scores = Vec::new();
     let mut blocks = Vec::new();
     for (number, ground) in (0_u32..).zip(grounds) {
         let Some(layout) = layout else { continue };
         if covered.get(number as usize) == Some(&true) {
             continue;
         }
-        scores.resize(CHUNK_ROWS, 0.0);
         let file = &ground.segment.segment;
         let kept = kept_sketches(search, ground, layout)?;
         let read = match &kept {
@@ -110,39 +98,13 @@ pub(super) fn choose(
                     &blocks
                 }
             };
-            let Some(scores) = scores.get_mut(..rows as usize) else { continue };
-            sketch.score_blocks(bytes, scores);
-            offer(scores, &mut top, |at| {
-                let row = from + at as u32;
-                (!ground.keeps_out(row)).then_some((number, row))
-            });
+            let run = Run::Rows(number, from..from + rows);
+            gather.add(run, rows as usize, |scores| sketch.score_blocks(bytes, scores));
         }
     }
-    let (mut rows, crowded) = top.into_kept();
+    let (mut rows, crowded) = gather.into_kept();
     rows.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
     Ok(Chosen { rows, unsketched, crowded })
-}
-
-/// Offers what scores well enough. `candidate` says what stands at a place, if it counts.
-pub(super) fn offer(
-    scores: &[f32],
-    top: &mut Sieve<Candidate>,
-    candidate: impl Fn(usize) -> Option<Candidate>,
-) {
-    for (glance, at) in scores.chunks(GLANCE_ROWS).zip((0..).step_by(GLANCE_ROWS)) {
-        let threshold = top.threshold();
-        // All sixteen are compared, without an early end: that is one instruction.
-        if !glance.iter().fold(false, |any, score| any | (*score >= threshold)) {
-            continue;
-        }
-        for (score, at) in glance.iter().zip(at..) {
-            if *score >= top.threshold()
-                && let Some(candidate) = candidate(at)
-            {
-                top.offer(*score, candidate);
-            }
-        }
-    }
 }
 
 /// The sketches of a group, if they are in RAM or there is room for them.

@@ -10,6 +10,7 @@
 
 mod cells;
 mod choose;
+mod gather;
 mod ground;
 mod hits;
 mod rank;

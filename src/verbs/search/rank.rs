@@ -11,7 +11,6 @@
 //!
 //! Never: says whether a candidate is an answer.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::bytes::codec::codes::CHUNK_ROWS;
@@ -25,7 +24,8 @@ use crate::words::id::EntryId;
 use crate::words::options::Metric;
 
 use super::Search;
-use super::choose::{Candidate, key};
+use super::choose::key;
+use super::gather::Candidate;
 use super::ground::Ground;
 use super::hits::whole;
 
@@ -117,8 +117,8 @@ struct Asked<'a> {
 enum Bytes<'a> {
     /// Its codes in the arena, of so many bits.
     Arena(&'a [u8], u8),
-    /// Its codes of 8 bits in a piece of the archive's that is kept: which bytes.
-    Piece(Piece, Range<usize>),
+    /// Its codes of 8 bits in a piece of the archive's that is kept.
+    Piece,
     /// Its exact vector in RAM.
     Ram(&'a [f32]),
     /// Its codes in the archive.
@@ -160,7 +160,8 @@ impl<'a> Lookup<'a, '_> {
             return Ok((Bytes::Archive, FastCopy::None));
         };
         let mut copy = FastCopy::None;
-        if let Some(places) = self.places(number, ground)? {
+        self.look_for_places(number, ground)?;
+        if let Some(Some(Some(places))) = self.places.get(number as usize) {
             match places.known(&self.shelf, at) {
                 Some(Known::Code(block, row)) => {
                     if let Ok(codes) = block.block.row(row) {
@@ -175,13 +176,10 @@ impl<'a> Lookup<'a, '_> {
                 None => {}
             }
         }
-        if let Some(piece) = self.piece(number, ground, at / CHUNK_ROWS as u32)? {
-            let row_bytes = self.search.by_eight.layout().row_bytes();
-            let from = at as usize % CHUNK_ROWS * row_bytes;
-            if let Some(codes) = piece.get(from..from + row_bytes) {
-                quant::fetch(codes);
-                return Ok((Bytes::Piece(piece, from..from + row_bytes), copy));
-            }
+        self.look_for_piece(number, ground, at / CHUNK_ROWS as u32)?;
+        if let Some(codes) = self.in_piece((number, at)) {
+            quant::fetch(codes);
+            return Ok((Bytes::Piece, copy));
         }
         // Who asks for scores by codes has everybody ranked by them.
         let levels = &self.search.scope.view.levels;
@@ -195,24 +193,33 @@ impl<'a> Lookup<'a, '_> {
         Ok((Bytes::Archive, copy))
     }
 
-    fn places(&mut self, number: u32, ground: &Ground<'_>) -> Result<Option<Arc<Places>>> {
-        let Some(known) = self.places.get_mut(number as usize) else { return Ok(None) };
-        if let Some(places) = known {
-            return Ok(places.clone());
+    fn look_for_places(&mut self, number: u32, ground: &Ground<'_>) -> Result<()> {
+        if let Some(known) = self.places.get_mut(number as usize)
+            && known.is_none()
+        {
+            *known = Some(kept_places(self.search, ground, &self.shelf)?);
         }
-        Ok(known.insert(kept_places(self.search, ground, &self.shelf)?).clone())
+        Ok(())
+    }
+
+    /// The codes of a candidate in a piece that was looked for, if it is kept.
+    fn in_piece(&self, (number, at): Candidate) -> Option<&[u8]> {
+        let pieces = self.pieces.get(number as usize)?;
+        let piece = pieces.get(at as usize / CHUNK_ROWS)?.as_ref()?.as_ref()?;
+        let row_bytes = self.search.by_eight.layout().row_bytes();
+        let from = at as usize % CHUNK_ROWS * row_bytes;
+        piece.get(from..from + row_bytes)
     }
 
     /// Codes of the archive that are kept. A piece of damaged ones is kept as an empty one.
-    fn piece(&mut self, number: u32, ground: &Ground<'_>, piece: u32) -> Result<Option<Piece>> {
-        let Some(pieces) = self.pieces.get_mut(number as usize) else { return Ok(None) };
+    fn look_for_piece(&mut self, number: u32, ground: &Ground<'_>, piece: u32) -> Result<()> {
+        let Some(pieces) = self.pieces.get_mut(number as usize) else { return Ok(()) };
         if pieces.is_empty() {
             pieces.resize(ground.vectors.div_ceil(CHUNK_ROWS as u32) as usize, None);
         }
-        let Some(known) = pieces.get_mut(piece as usize) else { return Ok(None) };
-        if let Some(known) = known {
-            return Ok(known.clone());
-        }
+        let Some(known) = pieces.get_mut(piece as usize).filter(|known| known.is_none()) else {
+            return Ok(());
+        };
         let stores = self.search.scope.stores;
         let (cache, bytes_max) = (&stores.caches.codes, stores.shares.code_bytes_max);
         let key = (key(ground), piece);
@@ -235,7 +242,8 @@ impl<'a> Lookup<'a, '_> {
                 kept = Some(cache.get_or_make(&key, bytes_max, || Ok((codes, bytes)))?);
             }
         }
-        Ok(known.insert(kept).clone())
+        *known = Some(kept);
+        Ok(())
     }
 }
 
@@ -288,7 +296,7 @@ pub(super) fn rank<'a>(
                     (Ok((query.score(codes), 4)), query.slack(codes))
                 }
                 Bytes::Arena(codes, _) => by_eight(codes),
-                Bytes::Piece(piece, at) => by_eight(piece.get(at).unwrap_or_default()),
+                Bytes::Piece => by_eight(lookup.in_piece(candidate).unwrap_or_default()),
                 Bytes::Ram(vector) => (Ok((search.exact(vector), 8)), 0.0),
                 Bytes::Archive => {
                     let file = &ground.segment.segment;

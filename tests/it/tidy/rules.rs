@@ -22,6 +22,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "src/pure/quant/avx512.rs",
     "src/pure/quant/neon.rs",
     "src/pure/sketch/scorer.rs",
+    "src/pure/reach.rs",
     "src/pure/sketch/avx2.rs",
     "src/pure/sketch/avx512.rs",
     "src/pure/sketch/neon.rs",

@@ -28,7 +28,7 @@ use crate::script::{HandClock, Moment, START, open, play, script};
 /// Images at one point of the run, at effort 1.
 const PREFIX_IMAGES: usize = 40;
 const EXT4_IMAGES: usize = 52;
-const POSIX_IMAGES: usize = 240;
+const POSIX_IMAGES: usize = 248;
 /// Random choices, and as many torn ones, where not every subset is tried.
 const POSIX_CHOICES: usize = 96;
 const LYING_IMAGES: usize = 6;
