@@ -29,12 +29,12 @@ const MISSED_PART: f32 = 0.8;
 
 /// Offers the rows of the cells worth a look, and says which grounds they are all rows of. On an error,
 /// of which a damaged cell is one, some may have been offered.
-pub(super) fn offer<'a>(
+pub(super) fn offer<'a, C: Fn(Candidate) -> bool>(
     search: &Search<'_>,
     cells: &'a Cells,
     grounds: &[Ground<'_>],
     pruned: bool,
-    gather: &mut Gather<'a>,
+    gather: &mut Gather<'a, C>,
 ) -> Result<Vec<bool>> {
     let mut covered = vec![false; grounds.len()];
     let Some(layout) = cells.header.sketches().filter(|layout| layout.dim() == search.dim()) else {

@@ -42,7 +42,10 @@ pub(super) fn choose(
     count: usize,
     pruned: bool,
 ) -> Result<Chosen> {
-    let mut gather = Gather::new(grounds, count);
+    let counts = |(number, row): Candidate| {
+        grounds.get(number as usize).is_some_and(|ground| !ground.keeps_out(row))
+    };
+    let mut gather = Gather::new(count, counts);
     let mut covered = Vec::new();
     if let Some(cells) = search.scope.view.levels.cells.get(&search.scope.def.id) {
         match cells::offer(search, cells, grounds, pruned, &mut gather) {
@@ -51,7 +54,7 @@ pub(super) fn choose(
             Err(error) => {
                 tracing::warn!(%error, "a collection is searched without its cells");
                 cells.set_broken();
-                gather = Gather::new(grounds, count);
+                gather = Gather::new(count, counts);
             }
         }
     }

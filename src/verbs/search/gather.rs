@@ -16,7 +16,6 @@ use crate::pure::reach::reaching;
 use crate::pure::topk::Sieve;
 
 use super::cells::Homes;
-use super::ground::Ground;
 
 /// A candidate: the number of the ground and the row. Eight bytes, since thousands are sorted out.
 pub(super) type Candidate = (u32, u32);
@@ -38,9 +37,9 @@ pub(super) enum Run<'a> {
     References(&'a [u32]),
 }
 
-/// The best rows of all that are added.
-pub(super) struct Gather<'a> {
-    grounds: &'a [Ground<'a>],
+/// The best rows of all that are added and count.
+pub(super) struct Gather<'a, C> {
+    counts: C,
     /// Where references lead.
     pub homes: Homes,
     count: usize,
@@ -51,11 +50,11 @@ pub(super) struct Gather<'a> {
     runs: Vec<(usize, Run<'a>)>,
 }
 
-impl<'a> Gather<'a> {
-    /// Room for the best so many of the rows of some grounds.
-    pub fn new(grounds: &'a [Ground<'a>], count: usize) -> Gather<'a> {
+impl<'a, C: Fn(Candidate) -> bool> Gather<'a, C> {
+    /// Room for the best so many. `counts` says whether a row does.
+    pub fn new(count: usize, counts: C) -> Gather<'a, C> {
         Gather {
-            grounds,
+            counts,
             homes: Homes::default(),
             count,
             top: Sieve::new(count, TIES_MAX),
@@ -153,7 +152,87 @@ impl<'a> Gather<'a> {
                 self.homes.of_reference(*references.get(at as usize)?)?
             }
         };
-        let ground = self.grounds.get(candidate.0 as usize)?;
-        (!ground.keeps_out(candidate.1)).then_some(candidate)
+        (self.counts)(candidate).then_some(candidate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scores without order; few of them twice.
+    fn score(row: u32) -> f32 {
+        (row.wrapping_mul(2_654_435_761) >> 8) as f32
+    }
+
+    /// Gathers rows in runs, and says which of those that count are the best, and the n-th best early on.
+    fn gathered(
+        rows: u32,
+        run_rows: u32,
+        n: usize,
+        score: impl Fn(u32) -> f32,
+        counts: impl Fn(u32) -> bool,
+    ) -> (Vec<u32>, Option<f32>) {
+        let mut gather = Gather::new(n, |(ground, row)| ground == 3 && counts(row));
+        let mut early = None;
+        for from in (0..rows).step_by(run_rows as usize) {
+            let run = from..rows.min(from + run_rows);
+            gather.add(Run::Rows(3, run.clone()), run.len(), |scores| {
+                scores.iter_mut().zip(run).for_each(|(of, row)| *of = score(row));
+            });
+            early = early.or_else(|| gather.nth_best(2).map(|nth| (run_rows + from, nth)));
+        }
+        if let Some((seen, nth)) = early {
+            assert_eq!(
+                Some(nth),
+                best(seen.min(rows), 2, &score, &counts).get(1).map(|r| score(*r))
+            );
+        }
+        let (kept, crowded) = gather.into_kept();
+        assert!(!crowded);
+        let mut kept: Vec<u32> = kept.into_iter().map(|(_, (_, row))| row).collect();
+        kept.sort_unstable();
+        (kept, early.map(|(_, nth)| nth))
+    }
+
+    /// The n best rows that count, the best first, and those that score like the last.
+    fn best(
+        rows: u32,
+        n: usize,
+        score: impl Fn(u32) -> f32,
+        counts: impl Fn(u32) -> bool,
+    ) -> Vec<u32> {
+        let mut all: Vec<u32> = (0..rows).filter(|row| counts(*row)).collect();
+        all.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
+        let last = all.get(n - 1).map(|row| score(*row));
+        all.retain(|row| last.is_none_or(|last| score(*row) >= last));
+        all
+    }
+
+    #[test]
+    fn what_counts_is_found_however_little_it_is() {
+        for (rows, run_rows) in [(40, 7), (900, 64), (5000, 250), (40_000, 333), (40_000, 40_000)] {
+            for n in [1, 15, 150, 700] {
+                // The last two: those that count are the worst by their scores, or all score the same but few.
+                let some: [&dyn Fn(u32) -> bool; 4] =
+                    [&|_| true, &|row| row % 50 == 3, &|_| false, &|row| score(row) < 1e6];
+                for counts in some {
+                    let mut wanted = best(rows, n, score, counts);
+                    wanted.sort_unstable();
+                    assert_eq!(gathered(rows, run_rows, n, score, counts).0, wanted, "{rows} {n}");
+                }
+                let coarse = |row: u32| score(row % 97);
+                let mut wanted = best(rows, n, coarse, |_| true);
+                wanted.sort_unstable();
+                assert_eq!(gathered(rows, run_rows, n, coarse, |_| true).0, wanted, "{rows} {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_of_the_hits_is_known_early() {
+        let (_, nth) = gathered(40_000, 100, 15, score, |_| true);
+        assert!(nth.is_some());
+        assert_eq!(gathered(20, 10, 15, score, |_| true).1, None);
     }
 }
