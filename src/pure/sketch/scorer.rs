@@ -86,12 +86,11 @@ impl SketchQuery {
         rounded.resize(layout.dim.next_multiple_of(WINDOW), 0);
         let total: i32 = rounded.iter().map(|t| i32::from(*t)).sum();
         let negative: i32 = rounded.iter().map(|t| i32::from(*t).min(0)).sum();
-        let base: f64 = query.iter().zip(mean).map(|(q, m)| f64::from(*q) * f64::from(*m)).sum();
         SketchQuery {
             layout,
             simd,
             norm,
-            base: (base * inverse) as f32,
+            base: base(mean, query, inverse),
             scale: (unit / (layout.dim as f64).sqrt()) as f32,
             offset: 2 * negative - total,
             tables: match simd.level() {
@@ -107,8 +106,18 @@ impl SketchQuery {
         }
     }
 
-    /// Takes blocks of another mean from here on: `base` is its dot product with the query scaled to
-    /// length 1.
+    /// Takes blocks of another mean from here on, as if it had been prepared for it. `query` is the one
+    /// that it was prepared from: only its dot product with the mean is new, no table.
+    ///
+    /// # Panics
+    /// When a length is not the layout's.
+    pub fn set_mean(&mut self, mean: &[f32], query: &[f32]) {
+        let dim = self.layout.dim;
+        assert_eq!((mean.len(), query.len()), (dim, dim), "lengths of a query");
+        self.base = base(mean, query, if self.norm > 0.0 { 1.0 / self.norm } else { 0.0 });
+    }
+
+    /// The same, where the dot product of the mean with the query scaled to length 1 is known.
     pub fn set_base(&mut self, base: f32) {
         self.base = base;
     }
@@ -209,6 +218,12 @@ impl SketchQuery {
             }
         }
     }
+}
+
+/// Scaled query times mean.
+fn base(mean: &[f32], query: &[f32], inverse: f64) -> f32 {
+    let base: f64 = query.iter().zip(mean).map(|(q, m)| f64::from(*q) * f64::from(*m)).sum();
+    (base * inverse) as f32
 }
 
 /// The nearest f32; the lowest for what only a damaged norm can give.

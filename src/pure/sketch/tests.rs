@@ -79,6 +79,23 @@ fn every_instruction_set_gives_the_scores_of_the_specification() {
 }
 
 #[test]
+fn another_mean_is_as_good_as_a_query_prepared_for_it() {
+    for metric in METRICS {
+        let layout = SketchLayout::new(130, metric).unwrap();
+        let [first, second]: [Vec<f32>; 2] =
+            [99, 77].map(|seed| values(130, seed).iter().map(|m| m * 0.02).collect());
+        let vectors: Vec<Vec<f32>> = (0..70).map(|i| values(130, i)).collect();
+        let blocks = blocks_of(layout, &second, &vectors);
+        for query in [values(130, 1234), vec![0.0; 130]] {
+            let mut set = SketchQuery::new(layout, &first, &query);
+            set.set_mean(&second, &query);
+            let prepared = SketchQuery::new(layout, &second, &query);
+            assert_eq!(scores_of(&set, &blocks, 70), scores_of(&prepared, &blocks, 70));
+        }
+    }
+}
+
+#[test]
 fn long_vectors_do_not_overflow() {
     // More than 256 windows of 48, and a query whose sums are as large as they come.
     for dim in [12_288, 12_289, 40_000, DIM_MAX] {

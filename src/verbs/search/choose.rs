@@ -80,9 +80,14 @@ pub(super) fn choose(
             },
         };
         let mean = kept.as_ref().map_or(&read, |kept| &kept.mean);
-        if scorer.as_ref().is_none_or(|(known, _)| known != mean) {
-            let query = SketchQuery::new(layout, mean, search.prepared.vector());
-            scorer = Some((mean.clone(), query));
+        let query = search.prepared.vector();
+        match &mut scorer {
+            Some((known, sketch)) if *known != *mean => {
+                sketch.set_mean(mean, query);
+                known.clone_from(mean);
+            }
+            Some(_) => {}
+            None => scorer = Some((mean.clone(), SketchQuery::new(layout, mean, query))),
         }
         let Some((_, sketch)) = &scorer else { continue };
         for (chunk, from) in (0..ground.vectors).step_by(CHUNK_ROWS).enumerate() {
