@@ -20,7 +20,7 @@ use crate::controller::opening::open_levels;
 use crate::controller::poison::Poison;
 use crate::io::file::{memory_bytes, random_bytes};
 use crate::io::{Disk, File};
-use crate::organs::catalog::{self, Catalog};
+use crate::organs::catalog::Catalog;
 use crate::organs::columns::Columns;
 use crate::organs::columns::moves::Moves;
 use crate::organs::reserve::Reserve;
@@ -349,18 +349,21 @@ impl Engine {
                 outcome = self.columns.checkpoint().and(wal.close());
             }
         }
-        if let Some(mut catalog) = self.catalog.lock().take() {
+        if let Some(catalog) = self.catalog.lock().take() {
             if outcome.is_ok() && !self.options.read_only {
                 // Losing it makes expired entries stay longer, no more.
                 if let Err(error) = self.save_uptime(&catalog) {
                     tracing::warn!(%error, "the running time was not saved");
                 }
             }
-            let closed = catalog.end();
-            outcome = match catalog.rot().filter(|_| outcome.is_ok()) {
-                Some(rot) => self.give_up_index(&rot),
-                None => outcome.and(closed),
-            };
+            outcome = outcome.and(match catalog.close() {
+                // Nothing is lost by it. A checkpoint reads the same pages, and has the index made anew.
+                Err(rot) if rot.kind() == ErrorKind::Corrupt => {
+                    tracing::warn!(%rot, "the index is damaged; the next checkpoint makes it anew");
+                    Ok(())
+                }
+                closed => closed,
+            });
         }
         self.stand_in.lock().take();
         // Last: whoever gets the lock next finds everything written.
@@ -370,12 +373,6 @@ impl Engine {
 }
 
 impl Engine {
-    /// An index that is damaged where the next open would not look goes now. Nothing is lost with it.
-    fn give_up_index(&self, rot: &Error) -> Result<()> {
-        tracing::warn!(%rot, "the index was damaged when the store closed; the next open makes it anew");
-        if self.options.read_only { Ok(()) } else { catalog::remove(&*self.disk) }
-    }
-
     /// Waits, a bounded time, until the calls that are reading now are done: a catalog answers nobody
     /// once it is closed. False when some are not.
     pub fn outlasts_readers(&self) -> bool {

@@ -160,7 +160,7 @@ fn roll_forward(
         };
         applied = applied.max(segment.footer().covers.map_or(Lsn(0), |(_, last)| last));
     }
-    if was_cut_short {
+    if was_cut_short || known == Lsn(0) {
         // Its marks are of segments that are listed by now.
         for item in cold.catalog.ids(EntryId(0))? {
             let (id, located) = item?;

@@ -32,7 +32,7 @@ skip() {
 # Downloads and unpacks Debian's compiler; every file of it lies below the cache.
 unpack() {
     [ "$(uname -m)" = x86_64 ] || skip "no compiler for aarch64, and Debian's is unpacked on x86-64 only"
-    command -v apt-get dpkg > /dev/null || skip 'no apt'
+    command -v apt-get > /dev/null && command -v dpkg > /dev/null || skip 'no apt'
     local lists="$cache/lists" debs="$cache/debs" std llvm
     mkdir -p "$lists/partial" "$debs/partial"
     local apt=(-o APT::Architectures::=amd64 -o APT::Architectures::=arm64 -o "Dir::State::Lists=$lists"
@@ -45,7 +45,10 @@ unpack() {
     (cd "$debs" && apt-get "${apt[@]}" -qq download rustc-web:amd64 "$llvm:amd64" \
         "$std:amd64" libstd-rust-web-dev:amd64 "$std:arm64" libstd-rust-web-dev:arm64) \
         || skip 'apt has not all packages of the compiler'
-    for deb in "$debs"/*.deb; do dpkg -x "$deb" "$cache/root"; done
+    # Whole or not at all: the next run asks only whether it is there.
+    rm -rf "$cache/unpacking"
+    for deb in "$debs"/*.deb; do dpkg -x "$deb" "$cache/unpacking"; done
+    mv "$cache/unpacking" "$cache/root"
     rm -r "$debs" "$lists"
 }
 

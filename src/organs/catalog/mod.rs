@@ -70,11 +70,6 @@ pub fn remove_strays(disk: &dyn Disk) -> Result<()> {
     }
 }
 
-/// Removes the index of a store that nobody has open: the next open makes another.
-pub fn remove(disk: &dyn Disk) -> Result<()> {
-    disk.remove(FILE).map_err(|e| Error::io(format!("remove {FILE}"), e))
-}
-
 impl Catalog {
     /// Makes an empty index, in place of the one that may be there. Under its name stands a whole one
     /// at every moment, or none: a power cut in between is not taken for damage.
@@ -210,11 +205,6 @@ impl Catalog {
     /// Closes cleanly. Snapshots that are still held answer `Closed` afterwards. Errors with what
     /// went wrong below redb since the open; everything committed is on disk either way.
     pub fn close(mut self) -> Result<()> {
-        self.end()
-    }
-
-    /// The same for who asks about [`Catalog::rot`] afterwards: redb reads pages even while it closes.
-    pub fn end(&mut self) -> Result<()> {
         self.database.end()?;
         self.failure().map_or(Ok(()), Err)
     }

@@ -1,5 +1,5 @@
 //! The kernel on sketches with AVX-512: look-ups of six bits by `vpermb`, 64 rows a register, two
-//! blocks side by side, which share the loads of the tables.
+//! blocks side by side, which share the loads of the tables, and the last of an odd number by itself.
 //!
 //! Three bytes of signs are four indices: the low six bits of each, and the three pairs of high bits
 //! put together. `vpermb` looks at the low six bits of an index only, so nothing need be masked away.
@@ -43,65 +43,65 @@ pub(super) fn score_blocks(query: &SketchQuery, blocks: &[u8], next: &[u8], scor
     let mut blocks = blocks.chunks_exact(block_bytes);
     let mut scores = scores.chunks_mut(BLOCK_ROWS);
     while let (Some(first), Some(first_scores)) = (blocks.next(), scores.next()) {
-        // An odd last block is its own companion.
-        let second = blocks.next().unwrap_or(first);
         rest = rest.get(2 * block_bytes..).unwrap_or_default();
         let ahead = if rest.is_empty() { next } else { rest };
-        let sums = sums(query, query.windows(first), query.windows(second), ahead);
+        let (Some(second), Some(second_scores)) = (blocks.next(), scores.next()) else {
+            let [sums] = sums(query, [query.windows(first)], ahead);
+            return query.finish(first, &sums, first_scores);
+        };
+        let sums = sums(query, [query.windows(first), query.windows(second)], ahead);
         query.finish(first, &sums[0], first_scores);
-        if let Some(second_scores) = scores.next() {
-            query.finish(second, &sums[1], second_scores);
-        }
+        query.finish(second, &sums[1], second_scores);
     }
 }
 
 type Half<'a> = (&'a [Window], &'a [Plane]);
+/// Sums of 16 bits: of rows at even and at odd places.
+type Words = [__m512i; 2];
 
+/// The sums of blocks that share the loads of the tables.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
-fn sums(query: &SketchQuery, first: Half<'_>, second: Half<'_>, ahead: &[u8]) -> [Sums; 2] {
-    let (tables, last_tables) = query.tables.as_chunks::<WINDOW_TABLES>().0.split_at(first.0.len());
-    let zero = _mm512_setzero_si512();
-    let mut sums = [[0; BLOCK_ROWS]; 2];
+fn sums<const N: usize>(query: &SketchQuery, blocks: [Half<'_>; N], ahead: &[u8]) -> [Sums; N] {
+    let windows = query.layout().sign_bytes() / WINDOW_BYTES;
+    let (tables, last_tables) = query.tables.as_chunks::<WINDOW_TABLES>().0.split_at(windows);
+    let none = [_mm512_setzero_si512(); 2];
+    let mut sums = [[0; BLOCK_ROWS]; N];
     let mut ahead = ahead.as_chunks::<{ 2 * WINDOW_BYTES * BLOCK_ROWS }>().0.iter();
-    let mut windows = first.0.iter().zip(second.0);
-    for tables in tables.chunks(WINDOWS_MAX) {
-        let mut words = [zero; 4];
-        for (tables, (first, second)) in tables.iter().zip(&mut windows) {
+    for (stretch, tables) in tables.chunks(WINDOWS_MAX).enumerate() {
+        let mut words = [none; N];
+        for (tables, at) in tables.iter().zip(stretch * WINDOWS_MAX..) {
             if let Some(windows) = ahead.next() {
                 fetch(windows);
             }
-            words = add_window(words, first, second, tables);
+            let tables = load_tables(tables);
+            for (words, (windows, _)) in words.iter_mut().zip(&blocks) {
+                if let Some(window) = windows.get(at) {
+                    *words = add_window(*words, window, tables);
+                }
+            }
         }
-        add_words(words, &mut sums);
+        words.iter().zip(&mut sums).for_each(|(words, sums)| add_words(*words, sums));
     }
     if let [tables] = last_tables {
-        let (first, second) = (filled_up(first.1), filled_up(second.1));
-        add_words(add_window([zero; 4], &first, &second, tables), &mut sums);
+        let tables = load_tables(tables);
+        for ((_, planes), sums) in blocks.iter().zip(&mut sums) {
+            add_words(add_window(none, &filled_up(planes), tables), sums);
+        }
     }
     sums
 }
 
-/// Adds a window to sums of 16 bits: of rows at even and at odd places, of both blocks.
+/// Adds a window to the words of its block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
-fn add_window(
-    words: [__m512i; 4],
-    first: &Window,
-    second: &Window,
-    tables: &[u8; WINDOW_TABLES],
-) -> [__m512i; 4] {
+fn add_window(words: Words, window: &Window, tables: [[__m512i; TABLES]; 2]) -> Words {
     let low_byte = _mm512_set1_epi16(255);
-    let [a, b, c, d, e, f] = first;
-    let [g, h, i, j, k, l] = second;
-    let [tables, more_tables] = load_tables(tables);
-    let bytes = _mm512_add_epi8(look_up([a, b, c], tables), look_up([d, e, f], more_tables));
-    let second = _mm512_add_epi8(look_up([g, h, i], tables), look_up([j, k, l], more_tables));
+    let [a, b, c, d, e, f] = window;
+    let bytes = _mm512_add_epi8(look_up([a, b, c], tables[0]), look_up([d, e, f], tables[1]));
     [
         _mm512_add_epi16(words[0], _mm512_and_si512(bytes, low_byte)),
         _mm512_add_epi16(words[1], _mm512_srli_epi16::<8>(bytes)),
-        _mm512_add_epi16(words[2], _mm512_and_si512(second, low_byte)),
-        _mm512_add_epi16(words[3], _mm512_srli_epi16::<8>(second)),
     ]
 }
 
@@ -144,16 +144,7 @@ fn look_up(signs: [&Plane; 3], tables: [__m512i; TABLES]) -> __m512i {
 /// Adds sums of 16 bits to those of their rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
-fn add_words(words: [__m512i; 4], sums: &mut [Sums; 2]) {
-    let [first, second] = sums;
-    add_block(words[0], words[1], first);
-    add_block(words[2], words[3], second);
-}
-
-/// The same for one block, from its even and its odd rows.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
-fn add_block(even: __m512i, odd: __m512i, sums: &mut Sums) {
+fn add_words([even, odd]: Words, sums: &mut Sums) {
     // Of each quarter of a register, rows 0 to 7 and rows 8 to 15.
     let low = _mm512_unpacklo_epi16(even, odd);
     let high = _mm512_unpackhi_epi16(even, odd);

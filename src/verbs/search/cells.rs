@@ -83,7 +83,7 @@ pub(super) fn offer<'a, C: Fn(Candidate) -> bool>(
             && least == f32::NEG_INFINITY
             && let Some(last) = gather.nth_best(search.wanted())
         {
-            least = best - reach * aside(last.min(1.0));
+            least = best - reach * aside(last.clamp(0.0, 1.0));
         }
     }
     Ok(covered)

@@ -74,7 +74,7 @@ impl<'a, C: Fn(Candidate) -> bool> Gather<'a, C> {
         }
     }
 
-    /// The score of the n-th best so far, once there are so many that it says something of all.
+    /// The score of the n-th best so far, or less, once there are so many that it says something of all.
     pub fn nth_best(&self, n: usize) -> Option<f32> {
         if self.top.threshold() > f32::NEG_INFINITY {
             return self.top.nth_best(n);
@@ -97,7 +97,11 @@ impl<'a, C: Fn(Candidate) -> bool> Gather<'a, C> {
         for (score, candidate) in self.best(self.count) {
             self.top.offer(score, candidate);
         }
-        self.top.shrink();
+        if self.count < BATCH_ROWS / 4 {
+            // A threshold for the next batch; where so many are kept that finding it costs more than it
+            // saves, it comes by itself.
+            self.top.shrink();
+        }
         self.scores.clear();
         self.runs.clear();
     }
