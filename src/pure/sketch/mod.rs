@@ -20,7 +20,7 @@
 //! # A block
 //!
 //! 64 rows, for scanning: byte j of row r stands at `64 * j + r`, so that one register holds one
-//! byte of 64 rows; then 64 factors, then 64 norms. Rows move in and out by [`place`] and [`take`].
+//! byte of 64 rows; then 64 factors, then 64 norms. Rows move in and out by [`place`] and `take`.
 //! Places of a block that hold no row may hold any bytes.
 //!
 //! Six low bits of each byte and the pairs of high bits of three bytes are both convenient indices of
