@@ -22,7 +22,7 @@ pub(super) type Candidate = (u32, u32);
 
 /// So many candidates that score the same as the last one are looked at besides; where there are
 /// more, the scan takes less time. 4,096 take about 5 ms.
-pub(super) const TIES_MAX: usize = 4096;
+const TIES_MAX: usize = 4096;
 /// Of so many scores one is in the sample; of few all are.
 const SAMPLE_EVERY: usize = 16;
 const SAMPLED_MIN: usize = 1024;
