@@ -48,6 +48,7 @@ unpack() {
     # Whole or not at all: the next run asks only whether it is there.
     rm -rf "$cache/unpacking"
     for deb in "$debs"/*.deb; do dpkg -x "$deb" "$cache/unpacking"; done
+    rm -rf "$cache/root"
     mv "$cache/unpacking" "$cache/root"
     rm -r "$debs" "$lists"
 }
