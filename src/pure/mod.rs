@@ -2,6 +2,7 @@
 
 pub mod filter;
 pub mod kernel;
+pub mod margins;
 pub mod policy;
 pub mod quant;
 pub mod reach;

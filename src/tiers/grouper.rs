@@ -5,32 +5,28 @@
 //!    cells as the root of the rows, so that choosing cells costs about what looking into one does;
 //! 2. every living row goes to the cell of its nearest centroid. Some other rows are asked for
 //!    their neighbours on the way, and how far the cells of those lie below the best one gives the
-//!    reaches: how far a search has to look for the recall it is asked for, measured on these very rows.
-//!    Rows may lie much nearer to their neighbours than a query does, so it is told in units of what of a
-//!    query points elsewhere than to its last neighbour;
+//!    [`margins`]: how far a search has to look for the recall it is asked for, measured on these very rows;
 //! 3. cell by cell the codes are read again, and their sketches, less the centroid, written.
 //!
-//! Memory: the sample (32 rows a cell, 3 MB at 64,000 rows) and some 16 bytes a row while it runs.
+//! Memory: the sample (32 rows a cell, 3 MB at 64,000 rows), 10 KB for each row that is asked (2.5 MB), and some 16
+//! bytes a row while it runs.
 //!
 //! What a later segment holds is in no cell, and is searched flat. [`is_due`] says when that is too much.
 //! A group one of whose codes is damaged is left out whole, and searched flat as well.
 //!
 //! Never: decides what is warm, removes a file, or writes where a reader looks.
 
-use crate::bytes::codec::cells::{
-    CellsHeader, HITS, REACH_MAX, RECALLS, Reaches, Source, Tables, aside,
-};
+use crate::bytes::codec::cells::{CellsHeader, Source, Tables};
 use crate::bytes::codec::codes;
 use crate::io::Disk;
 use crate::organs::archive::Segment;
 use crate::organs::arena::cells::{Cells, CellsWriter};
+use crate::pure::margins::{self, Gaps, Margins};
 use crate::pure::quant::cluster::Centroids;
 use crate::pure::quant::{self, CodeQuery, RowLayout};
 use crate::pure::sketch::{self, BLOCK_ROWS, SketchLayout};
-use crate::pure::topk::TopK;
 use crate::tiers::cold::{Cold, ColdSegment};
 use crate::words::error::{Error, ErrorKind, Result};
-use crate::words::id::EntryId;
 use crate::words::options::Metric;
 use crate::words::record::CollectionDef;
 
@@ -39,7 +35,9 @@ const SAMPLE_ROWS: usize = 32;
 /// Rounds of finding centroids.
 const ROUNDS: usize = 6;
 /// Rows of the sample that are asked for their neighbours.
-const ASKED_ROWS: usize = 128;
+const ASKED_ROWS: usize = 256;
+/// Rows that all of them look at together: 0.3 s of one core. Of more than 65,536 rows each sees a part.
+const LOOKS_MAX: u64 = 1 << 24;
 /// Rows that are read at once.
 const ROWS_AT_ONCE: u32 = 512;
 /// Cells whose rows are this part of the living, or less, are made anew.
@@ -177,12 +175,13 @@ fn group_all(
     // 1. Centroids.
     let count = living.isqrt().clamp(1, 1 << 15) as usize;
     let mut sample = sample(sources, living, count * SAMPLE_ROWS + ASKED_ROWS)?;
-    let mut asked = Asked::of(layout, &mut sample);
+    let mut asked = Asked::of(layout, &mut sample, living);
     let centroids = Centroids::find(layout, &sample.rows, count, ROUNDS);
     drop(sample);
+    asked.meet(&centroids);
     // 2. Cells of all rows, and neighbours of some.
     let assigned = assign(sources, layout, &centroids, &mut asked, stop)?;
-    let reaches = asked.reaches(&centroids);
+    let margins = asked.margins();
     let packed = pack(layout, centroids.means());
     let cells = packed.len() / layout.row_bytes();
     let (rows, refs) = by_cell(&assigned, cells);
@@ -191,8 +190,8 @@ fn group_all(
         let (segment, crc) = (g.key().0, g.file().crc());
         Source { segment, group: g.group, vectors: g.vectors, crc }
     };
-    let tables =
-        Tables { sources: sources.iter().map(source).collect(), rows, centroids: packed, refs };
+    let sources_of = sources.iter().map(source).collect();
+    let tables = Tables { sources: sources_of, rows, centroids: packed, refs, margins };
     // 3. Sketches, cell by cell.
     let header = CellsHeader {
         store_id,
@@ -202,7 +201,6 @@ fn group_all(
         cells: cells as u32,
         rows: tables.refs.len() as u32,
         sources: sources.len() as u32,
-        reaches,
     };
     let mut writer = CellsWriter::create(disk, header, &tables)?;
     let mut refs = tables.refs.as_slice();
@@ -328,70 +326,71 @@ fn pack(layout: RowLayout, means: &[f32]) -> Vec<u8> {
 struct Asked {
     queries: Vec<Query>,
     scores: Vec<f32>,
+    /// Each looks at one piece of so many.
+    every: usize,
+    pieces: usize,
 }
 
 struct Query {
     reference: u32,
     vector: Vec<f32>,
     scorer: CodeQuery,
-    /// The nearest with their cells.
-    nearest: TopK<u16>,
+    /// For each cell the bin of its gap.
+    bins: Vec<u8>,
+    gaps: Gaps,
 }
 
 impl Asked {
     /// Takes them out of the sample: a row that a centroid was made of lies nearer to it than a query
     /// will.
-    fn of(layout: RowLayout, sample: &mut Sample) -> Asked {
+    fn of(layout: RowLayout, sample: &mut Sample, living: u64) -> Asked {
         let step = sample.refs.len().div_ceil(ASKED_ROWS).max(2);
         let rows = sample.rows.chunks_exact(layout.row_bytes()).zip(&sample.refs).step_by(step);
         let query = |(row, reference): (&[u8], &u32)| {
             let mut vector = vec![0.0; layout.dim()];
             quant::decode(layout, row, &mut vector);
             let scorer = CodeQuery::new(layout, Metric::Cosine, &vector);
-            let nearest = TopK::new(HITS);
-            Query { reference: *reference, vector, scorer, nearest }
+            let (reference, bins, gaps) = (*reference, Vec::new(), Gaps::default());
+            Query { reference, vector, scorer, bins, gaps }
         };
-        let queries = rows.map(query).collect();
+        let queries: Vec<Query> = rows.map(query).collect();
         let all = sample.rows.chunks_exact(layout.row_bytes()).enumerate();
         let others = all.filter(|(n, _)| n % step != 0).flat_map(|(_, row)| row.iter().copied());
         sample.rows = others.collect();
-        Asked { queries, scores: Vec::new() }
+        let looks = queries.len() as u64 * living;
+        let every = usize::try_from(looks.div_ceil(LOOKS_MAX)).unwrap_or(usize::MAX).max(1);
+        Asked { queries, scores: Vec::new(), every, pieces: 0 }
     }
 
-    /// Shows all of them some packed rows, with their references and cells.
+    /// Tells them where the cells are.
+    fn meet(&mut self, centroids: &Centroids) {
+        for query in &mut self.queries {
+            let cosines = centroids.cosines(&query.vector);
+            let best = cosines.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            query.bins = cosines.into_iter().map(|cosine| Gaps::bin(best - cosine)).collect();
+        }
+    }
+
+    /// Shows them a piece of packed rows, with their references and cells.
     fn look_at(&mut self, rows: &[u8], assigned: &[(u32, u16)]) {
         self.scores.resize(assigned.len(), 0.0);
-        for query in &mut self.queries {
+        let turn = self.pieces % self.every;
+        for query in self.queries.iter_mut().skip(turn).step_by(self.every) {
             query.scorer.score_rows(rows, &mut self.scores);
-            let mut threshold = query.nearest.threshold();
             for (score, (reference, cell)) in self.scores.iter().zip(assigned) {
-                if *score >= threshold && *reference != query.reference {
-                    query.nearest.offer(*score, EntryId(u64::from(*reference)), *cell);
-                    threshold = query.nearest.threshold();
+                if *reference != query.reference
+                    && let Some(bin) = query.bins.get(usize::from(*cell))
+                {
+                    query.gaps.note(*score, *bin);
                 }
             }
         }
+        self.pieces += 1;
     }
 
-    /// How far below the best centroid's cosine the centroids of the neighbours' cells lie, over
-    /// [`aside`] of the last neighbour's cosine.
-    fn reaches(self, centroids: &Centroids) -> Reaches {
-        let mut gaps = Vec::new();
-        for query in self.queries {
-            let cosines = centroids.cosines(&query.vector);
-            let best = cosines.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let nearest = query.nearest.into_sorted();
-            let aside = aside(nearest.last().map_or(0.0, |(last, ..)| *last));
-            for (_, _, cell) in nearest {
-                let cosine = cosines.get(usize::from(cell)).copied().unwrap_or(best);
-                gaps.push(((best - cosine) / aside).max(0.0));
-            }
-        }
-        gaps.sort_unstable_by(f32::total_cmp);
-        RECALLS.map(|recall| {
-            let at = (f64::from(recall) * gaps.len() as f64).ceil() as usize;
-            gaps.get(at.max(1) - 1).copied().unwrap_or(REACH_MAX)
-        })
+    fn margins(self) -> Margins {
+        let gaps: Vec<Gaps> = self.queries.into_iter().map(|query| query.gaps).collect();
+        margins::measure(&gaps)
     }
 }
 

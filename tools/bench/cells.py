@@ -5,8 +5,8 @@
 
 Needs numpy. Scores are exact: what sketches and codes lose is not in these figures. For each rule: the share of
 the ten nearest in the cells that are looked into, and the share of all rows that stand there. `own` sets
-the rule's limit by the queries themselves; `rows` measures it on 128 rows of the data, as a store does, which is
-what `tiers/grouper` may know.
+the rule's limit by the queries themselves; `rows` measures it on rows of the data, as a store does, which is
+what `tiers/grouper` may know. The last rule, by level, is that of `pure/margins`.
 """
 
 import sys
@@ -60,6 +60,26 @@ class Asked:
         self.cosines = queries @ centroids.T
         self.best = self.cosines.max(1, keepdims=True)
         self.own = np.take_along_axis(self.cosines, cell_of[nearest], 1)
+        if leave_out is not None:
+            self.scores, self.gaps = scores, (self.best - self.cosines)[:, cell_of]
+
+
+LEVELS = np.arange(32) / 32
+
+
+def margins(asked, share):
+    """For each level the margin that holds this share of the rows as near, every asked row weighing the same."""
+    table = np.full(len(LEVELS), 2.0)
+    for n, level in enumerate(LEVELS):
+        near = [gaps[scores >= level] for scores, gaps in zip(asked.scores, asked.gaps)]
+        near = [gaps for gaps in near if len(gaps)]
+        if len(near) < 16:
+            table[n:] = table[n - 1]
+            break
+        gaps, weights = np.concatenate(near), np.concatenate([np.full(len(g), 1 / len(g)) for g in near])
+        order = np.argsort(gaps)
+        table[n] = gaps[order][np.searchsorted(np.cumsum(weights[order]), share * len(near))]
+    return table
 
 
 RULES = {
@@ -80,8 +100,27 @@ def main():
     asked = Asked(queries[:400], vectors, centroids, cell_of, 10)
     chosen = random.choice(len(vectors), 128, replace=False)
     measured = Asked(vectors[chosen], vectors, centroids, cell_of, 10, chosen)
+    hundred = Asked(vectors[chosen], vectors, centroids, cell_of, 100, chosen)
+    more = np.setdiff1d(random.choice(len(vectors), 256, replace=False), chosen)
+    every = max(1, len(vectors) * 256 // 2**24)
+    seen = np.arange(0, len(vectors), every)
+    levels = Asked(vectors[more], vectors[seen], centroids, cell_of[seen], 10, np.searchsorted(seen, more).clip(max=len(seen) - 1))
     print(f"{len(vectors)} rows, {cells} cells; the tenth lies at {asked.last.mean():.3f} from a query,"
           f" {measured.last.mean():.3f} from a row")
+    aside = RULES["the same, over sqrt(1 - last^2)"]
+    for target in (0.96, 0.992):
+        for name, limit in (
+            ("over sqrt(1 - last^2), of a hundred", np.quantile(aside(hundred, hundred.own), target)),
+            ("by level", None),
+        ):
+            if limit is None:
+                limit = np.interp(asked.last, LEVELS, margins(levels, target))
+                own, all_cells = asked.best - asked.own, asked.best - asked.cosines
+            else:
+                own, all_cells = aside(asked, asked.own), aside(asked, asked.cosines)
+            share = ((all_cells <= limit) * sizes).sum(1) / len(vectors)
+            print(f"{target} {name}, rows: recall {(own <= limit).mean():.4f},"
+                  f" rows {share.mean():.3f}, median {np.median(share):.3f}")
     for target in (0.95, 0.99):
         for name, rule in RULES.items():
             for kind, source in (("own", asked), ("rows", measured)):

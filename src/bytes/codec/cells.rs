@@ -1,19 +1,19 @@
 //! Cells: the sketches of a collection's archived rows, grouped by nearness.
 //!
 //! ```text
-//! header (96): magic (8) | format u32 | cells u32 | store id (16) | number u64 | collection u32
-//!             | dim u32 | rows u32 | sources u32 | reaches (32) | zeros (4) | header CRC u32
+//! header (64): magic (8) | format u32 | cells u32 | store id (16) | number u64 | collection u32
+//!             | dim u32 | rows u32 | sources u32 | zeros (4) | header CRC u32
 //! tables:       sources x (segment u64, group u32, vectors u32, CRC u32) | cells x rows u32
-//!             | cells x centroid (12 + dim bytes) | rows x reference u32 | tables CRC u32
+//!             | cells x centroid (12 + dim bytes) | rows x reference u32 | margins (1,024) | tables CRC u32
 //! bodies:       per cell: blocks of 64 sketches | CRC u32
 //! ```
 //!
 //! Little-endian. A source is a group of a sealed segment; a row that stands at place p of the n-th
 //! source has the reference p + the vectors of all sources before. References of a cell are ascending,
 //! and stand in the order of its sketches. A centroid is a packed row of 8-bit codes; decoded, it is
-//! the mean that was taken away from the sketches of its cell. Reaches: for 100 hits, how far
-//! below the best centroid's cosine those lie whose cells hold a share [`RECALLS`] of the hits, in units of
-//! [`aside`].
+//! the mean that was taken away from the sketches of its cell. Margins: for each of 32 levels of the cosine
+//! of the last hit, and each of the shares [`SHARES`](crate::pure::margins::SHARES), how far below the best
+//! centroid's cosine cells are worth a look; as f32.
 //!
 //! Vectors are compared by cosine: no other metric has cells. Checksums of tables and bodies begin with
 //! store id, number and place, so that none verifies elsewhere. The file ends with the last CRC.
@@ -21,6 +21,7 @@
 use crate::bytes::codec::codes;
 use crate::bytes::codec::cursor::{Put, Reader};
 use crate::bytes::codec::segment::Damage;
+use crate::pure::margins::{MARGIN_MAX, Margins};
 use crate::pure::sketch::SketchLayout;
 use crate::words::id::CollectionId;
 use crate::words::limits;
@@ -32,34 +33,17 @@ pub const MAGIC: [u8; 8] = *b"pmllCEL\n";
 /// Format number; 0 is the development format, refused by every later build.
 pub const FORMAT: u32 = 0;
 /// Length of the header.
-pub const HEADER_BYTES: usize = 96;
+pub const HEADER_BYTES: usize = 64;
 /// Length of a source.
 pub const SOURCE_BYTES: usize = 20;
 /// Most cells: their numbers take two bytes while rows are assigned.
 pub const CELLS_MAX: u32 = 1 << 16;
-/// Shares of the hits that reaches are told for.
-pub const RECALLS: [f32; 8] = [0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999];
-/// Hits that reaches are told for, and serve up to. Of fewer the nearest may be near copies, which no query
-/// lies as near to.
-pub const HITS: usize = 100;
+/// Length of the margins.
+pub const MARGINS_BYTES: usize = size_of::<Margins>();
 const CRC_BYTES: usize = 4;
 
-/// The longest reach: all cells, whatever the query.
-pub const REACH_MAX: f32 = 200.0;
-
-/// The length of what points elsewhere in a vector of length 1 that has this cosine to another: the unit of
-/// reaches. At least 0.01, so that a query that stands in the data has a reach too.
-#[must_use]
-pub fn aside(cosine: f32) -> f32 {
-    (1.0 - cosine * cosine).max(1e-4).sqrt()
-}
-
-/// How far below the best centroid's cosine cells are worth a look, for each of [`RECALLS`], in
-/// units of [`aside`] of the cosine of the last of the hits.
-pub type Reaches = [f32; RECALLS.len()];
-
 /// What a file of cells says of itself.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CellsHeader {
     /// The store it belongs to.
     pub store_id: [u8; 16],
@@ -75,8 +59,6 @@ pub struct CellsHeader {
     pub rows: u32,
     /// Number of sources, at least 1.
     pub sources: u32,
-    /// How far to look.
-    pub reaches: Reaches,
 }
 
 /// A group of the archive whose rows are in the cells.
@@ -93,7 +75,7 @@ pub struct Source {
 }
 
 /// What stands between header and bodies.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tables {
     /// The groups that are grouped, ascending.
     pub sources: Vec<Source>,
@@ -103,6 +85,8 @@ pub struct Tables {
     pub centroids: Vec<u8>,
     /// References, cell by cell.
     pub refs: Vec<u32>,
+    /// How far to look.
+    pub margins: Margins,
 }
 
 impl CellsHeader {
@@ -123,7 +107,7 @@ impl CellsHeader {
     pub fn tables_bytes(&self) -> u64 {
         let cells = u64::from(self.cells) * (4 + self.centroid_bytes() as u64);
         let sources = u64::from(self.sources) * SOURCE_BYTES as u64;
-        sources + cells + 4 * u64::from(self.rows) + CRC_BYTES as u64
+        sources + cells + 4 * u64::from(self.rows) + (MARGINS_BYTES + CRC_BYTES) as u64
     }
 
     /// Where the bodies begin.
@@ -133,7 +117,6 @@ impl CellsHeader {
     }
 
     fn check(&self) -> Result<(), Damage> {
-        let is_reach = |reach: &f32| (0.0..=REACH_MAX).contains(reach);
         if self.cells == 0
             || self.cells > CELLS_MAX
             || self.rows == 0
@@ -141,7 +124,6 @@ impl CellsHeader {
             || self.sources > self.rows
             || self.dim == 0
             || self.dim as usize > limits::DIM_MAX
-            || !self.reaches.iter().all(is_reach)
         {
             return Err(Damage::new("its counts contradict each other"));
         }
@@ -170,7 +152,6 @@ impl CellsHeader {
         out.put_u32(self.dim);
         out.put_u32(self.rows);
         out.put_u32(self.sources);
-        self.reaches.iter().for_each(|reach| out.put_f32(*reach));
         out.put_bytes(&[0; 4]);
         let crc = crc32fast::hash(&out);
         out.put_u32(crc);
@@ -186,7 +167,7 @@ impl CellsHeader {
         }
         let format = reader.u32()?;
         let cells = reader.u32()?;
-        let mut header = CellsHeader {
+        let header = CellsHeader {
             cells,
             store_id: reader.array()?,
             number: reader.u64()?,
@@ -194,13 +175,9 @@ impl CellsHeader {
             dim: reader.u32()?,
             rows: reader.u32()?,
             sources: reader.u32()?,
-            reaches: Reaches::default(),
         };
         if format != FORMAT {
             return Ok((format, header));
-        }
-        for reach in &mut header.reaches {
-            *reach = reader.f32()?;
         }
         let (body, crc) = bytes.split_last_chunk::<CRC_BYTES>().unwrap_or((&[], &[0; 4]));
         if Safeguard::CellsHeaderCrc.finds(crc32fast::hash(body).to_le_bytes() != *crc) {
@@ -225,6 +202,7 @@ impl Tables {
         self.rows.iter().for_each(|rows| out.put_u32(*rows));
         out.put_bytes(&self.centroids);
         self.refs.iter().for_each(|reference| out.put_u32(*reference));
+        self.margins.iter().flatten().for_each(|margin| out.put_f32(*margin));
         let crc = header.crc(u64::MAX, &out);
         out.put_u32(crc);
         Ok(out)
@@ -253,6 +231,9 @@ impl Tables {
         let centroids = header.cells as usize * header.centroid_bytes();
         tables.centroids = reader.bytes(centroids)?.to_vec();
         tables.refs = numbers(reader.bytes(header.rows as usize * 4)?);
+        for margin in tables.margins.iter_mut().flatten() {
+            *margin = reader.f32()?;
+        }
         tables.check(header)?;
         Ok(tables)
     }
@@ -277,6 +258,9 @@ impl Tables {
         }
         if self.refs.iter().any(|reference| u64::from(*reference) >= vectors) {
             return contradict("a reference to no row");
+        }
+        if !self.margins.iter().flatten().all(|margin| (0.0..=MARGIN_MAX).contains(margin)) {
+            return contradict("a margin beyond all cosines");
         }
         Ok(())
     }
@@ -317,7 +301,6 @@ mod tests {
             cells: 2,
             rows: 3,
             sources: 2,
-            reaches: [0.5; 8],
         };
         let source = |segment, vectors| Source { segment, group: 0, vectors, crc: 8 };
         let tables = Tables {
@@ -325,6 +308,7 @@ mod tests {
             rows: vec![1, 2],
             centroids: vec![9; 2 * 16],
             refs: vec![3, 0, 2],
+            margins: [[0.5; 8]; 32],
         };
         (header, tables)
     }
@@ -362,9 +346,11 @@ mod tests {
         beyond.refs[0] = 4;
         let mut unsorted = tables.clone();
         unsorted.sources.reverse();
+        let mut wide = tables.clone();
+        wide.margins[31][7] = 2.5;
         let mut fewer = tables;
         fewer.rows[0] = 0;
-        for wrong in [beyond, unsorted, fewer] {
+        for wrong in [beyond, unsorted, wide, fewer] {
             assert!(wrong.encode(&header).is_err(), "{wrong:?}");
         }
     }

@@ -6,7 +6,7 @@ use roaring::RoaringTreemap;
 
 use crate::bytes::codec::block::{self, BlockHeader};
 use crate::bytes::codec::body::{FrameEntry, encode_body};
-use crate::bytes::codec::cells::{CellsHeader, RECALLS, Source, Tables};
+use crate::bytes::codec::cells::{CellsHeader, Source, Tables};
 use crate::bytes::codec::codes::layout;
 use crate::bytes::codec::log::{Commit, FRAME_BYTES, Frame, Kind};
 use crate::bytes::codec::op::encode_op;
@@ -409,6 +409,7 @@ fn cells(rows: u32) -> Vec<u8> {
         rows: vec![rows, 0, 1],
         centroids: codes(8, 0).split_off(2).repeat(3),
         refs: (0..rows).map(|n| 2 * n).chain([1]).collect(),
+        ..Tables::default()
     };
     let header = CellsHeader {
         store_id: STORE,
@@ -418,7 +419,6 @@ fn cells(rows: u32) -> Vec<u8> {
         cells: 3,
         rows: rows + 1,
         sources: 1,
-        reaches: [0.25; RECALLS.len()],
     };
     let write = || {
         let layout = header.sketches().ok_or_else(|| Error::internal("no layout"))?;

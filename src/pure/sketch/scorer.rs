@@ -81,8 +81,12 @@ impl SketchQuery {
         let largest = query.chunks(WINDOW).map(size).fold(0.0, f64::max) * inverse;
         let unit = largest / WINDOW_SUM;
         let per_unit = if unit > 0.0 { inverse / unit } else { 0.0 };
-        let mut rounded: Vec<i16> =
-            query.iter().map(|q| (f64::from(*q) * per_unit).round() as i16).collect();
+        // `f64::round` is a call where a processor need not have the instruction.
+        let round = |q: &f32| {
+            let t = f64::from(*q) * per_unit;
+            (t + 0.5_f64.copysign(t)) as i16
+        };
+        let mut rounded: Vec<i16> = query.iter().map(round).collect();
         rounded.resize(layout.dim.next_multiple_of(WINDOW), 0);
         let total: i32 = rounded.iter().map(|t| i32::from(*t)).sum();
         let negative: i32 = rounded.iter().map(|t| i32::from(*t).min(0)).sum();

@@ -1,10 +1,10 @@
 //! Choosing by cells: only the sketches near to the query are looked at.
 //!
 //! 1. Every centroid is scored, by its codes.
-//! 2. Cells whose centroid lies within the reach below the best one are looked into, the best first, so
-//!    that the threshold soon says something. How far that is was measured when the cells were made
-//!    (`tiers/grouper`), for the recall a query asks for, and scaled by how far the k-th best of the first
-//!    cells lies from the query; a query that prunes nothing looks into all.
+//! 2. Cells whose centroid lies within a margin below the best one are looked into, the best first. How wide it
+//!    is was measured when the cells were made (`tiers/grouper`), for the recall a query asks for and the
+//!    cosine of the last of its hits. What that is, the first cells say, and then the others: the margin gets
+//!    narrower the more is known. A query that prunes nothing looks into all.
 //! 3. Their sketches are scored with the centroid in the place of the mean. Bodies stand in RAM if all of
 //!    them have room in their share of the budget; else each cell is one read.
 //!
@@ -14,8 +14,8 @@
 
 use std::sync::Arc;
 
-use crate::bytes::codec::cells::{HITS, RECALLS, aside};
 use crate::organs::arena::cells::Cells;
+use crate::pure::margins::margin;
 use crate::pure::sketch::SketchQuery;
 use crate::words::error::Result;
 
@@ -26,15 +26,17 @@ use super::{Exactness, Search};
 /// Of what may be missed this part may be missed by looking at too few cells, the rest by sketches and
 /// codes.
 const MISSED_PART: f32 = 0.8;
+/// The last hit is looked for again when so many times as many rows were seen.
+const ASKED_EVERY: usize = 3;
 
 /// Offers the rows of the cells worth a look, and says which grounds they are all rows of. On an error,
 /// of which a damaged cell is one, some may have been offered.
-pub(super) fn offer<'a, C: Fn(Candidate) -> bool>(
+pub(super) fn offer<C: Fn(Candidate) -> bool>(
     search: &Search<'_>,
-    cells: &'a Cells,
+    cells: &Cells,
     grounds: &[Ground<'_>],
     pruned: bool,
-    gather: &mut Gather<'a, C>,
+    gather: &mut Gather<C>,
 ) -> Result<Vec<bool>> {
     let mut covered = vec![false; grounds.len()];
     let Some(layout) = cells.header.sketches().filter(|layout| layout.dim() == search.dim()) else {
@@ -50,18 +52,22 @@ pub(super) fn offer<'a, C: Fn(Candidate) -> bool>(
     let mut cosines = vec![0.0; cells.norms().len()];
     search.by_eight.score_rows(&cells.tables.centroids, &mut cosines);
     let best = cosines.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let reach = if pruned { reach(search, cells) } else { f32::INFINITY };
+    let share = share(search);
+    let least = |last: f32| match pruned {
+        true => best - margin(&cells.tables.margins, share, last),
+        false => f32::NEG_INFINITY,
+    };
+    let mut floor = least(0.0);
     let mut near: Vec<(f32, usize)> = cosines.into_iter().zip(0..).collect();
-    // The unit is at most 1.
-    near.retain(|(cosine, cell)| *cosine >= best - reach && !cells.refs(*cell).is_empty());
-    let mut least = f32::NEG_INFINITY;
+    near.retain(|(cosine, cell)| *cosine >= floor && !cells.refs(*cell).is_empty());
     near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    let (mut seen_rows, mut asked_at) = (0, 0);
     let bodies = kept_bodies(search, cells)?;
     let mean = vec![0.0; search.dim()];
     let mut sketch = SketchQuery::new(layout, &mean, search.prepared.vector());
     let mut blocks = Vec::new();
     for (nth, (cosine, cell)) in near.iter().copied().enumerate() {
-        if cosine < least {
+        if cosine < floor {
             break;
         }
         let refs = cells.refs(cell);
@@ -76,41 +82,29 @@ pub(super) fn offer<'a, C: Fn(Candidate) -> bool>(
             }
         };
         sketch.set_base(cosine * cells.norms().get(cell).copied().unwrap_or(0.0));
-        gather.add(Run::References(refs), refs.len(), |scores| {
+        gather.add(&Run::References(refs), |scores| {
             sketch.score_blocks_before(bytes, next, scores);
         });
-        if reach.is_finite()
-            && least == f32::NEG_INFINITY
+        seen_rows += refs.len();
+        if pruned
+            && seen_rows >= ASKED_EVERY * asked_at
             && let Some(last) = gather.nth_best(search.wanted())
         {
-            least = best - reach * aside(last.clamp(0.0, 1.0));
+            floor = floor.max(least(last));
+            asked_at = seen_rows;
         }
     }
     Ok(covered)
 }
 
-/// How far below the best centroid's cosine cells are worth a look, in units of [`aside`].
-fn reach(search: &Search<'_>, cells: &Cells) -> f32 {
+/// Which share of the hits the cells have to hold.
+fn share(search: &Search<'_>) -> f32 {
     let recall = match search.query.exactness {
         Exactness::Target(recall) => recall,
         Exactness::Codes => 0.99,
         Exactness::Exact => 1.0,
     };
-    let share = 1.0 - (1.0 - recall) * MISSED_PART;
-    if search.query.k > HITS {
-        // Nobody has measured how far so many lie apart.
-        return f32::INFINITY;
-    }
-    // Between two shares that were measured the reach lies between theirs.
-    let mut below = (0.0, 0.0);
-    for (known, reach) in RECALLS.into_iter().zip(cells.header.reaches) {
-        if known >= share {
-            let part = (share - below.0) / (known - below.0);
-            return below.1 + (reach - below.1) * part;
-        }
-        below = (known, reach);
-    }
-    f32::INFINITY
+    1.0 - (1.0 - recall) * MISSED_PART
 }
 
 /// All bodies, if they are in RAM or there is room for them.
@@ -156,7 +150,18 @@ impl Homes {
         Homes { bases }
     }
 
-    pub fn of_reference(&self, reference: u32) -> Option<Candidate> {
+    /// The row at a place of a run, if its ground is still there.
+    pub fn candidate(&self, run: &Run<'_>, at: u32) -> Option<Candidate> {
+        match run {
+            Run::Rows(number, rows) => {
+                let row = rows.start + at;
+                rows.contains(&row).then_some((*number, row))
+            }
+            Run::References(references) => self.of_reference(*references.get(at as usize)?),
+        }
+    }
+
+    fn of_reference(&self, reference: u32) -> Option<Candidate> {
         let after = self.bases.partition_point(|(base, _)| *base <= reference);
         let (base, ground) = self.bases.get(after.checked_sub(1)?)?;
         Some(((*ground)?, reference - base))

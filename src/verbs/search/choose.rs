@@ -107,7 +107,7 @@ pub(super) fn choose(
                 }
             };
             let run = Run::Rows(number, from..from + rows);
-            gather.add(run, rows as usize, |scores| sketch.score_blocks(bytes, scores));
+            gather.add(&run, |scores| sketch.score_blocks(bytes, scores));
         }
     }
     let (mut rows, crowded) = gather.into_kept();

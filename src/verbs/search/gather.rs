@@ -1,12 +1,9 @@
 //! Gathering: the best of very many scores, at the price of one look at each.
 //!
 //! 1. [`Gather::add`] takes the scores of a run of rows.
-//! 2. A sample of the scores says what the n-th best of all is about; a floor somewhat below leaves some 400
-//!    of 30,000 for the 150 best, and what lies below it costs one comparison of sixteen at once.
-//! 3. Only of those left it is asked which rows they are and whether they count. If they turn out to be fewer
-//!    than n, all are asked: the floor decides how long it takes, never what is found.
-//!
-//! Scores are taken in batches, so that memory is bounded; the [`Sieve`] keeps the best over all of them.
+//! 2. Those that reach the score of the last of the best so far, sixteen compared at once, are asked which rows
+//!    they are and whether they count: some 600 of 20,000 for the 150 best, since cells come the nearest first.
+//! 3. The [`Sieve`] keeps the best of these.
 //!
 //! Never: leaves out a row that counts and scores among the best, or as the last of them.
 
@@ -23,11 +20,6 @@ pub(super) type Candidate = (u32, u32);
 /// So many candidates that score the same as the last one are looked at besides; where there are
 /// more, the scan takes less time. 4,096 take about 5 ms.
 const TIES_MAX: usize = 4096;
-/// Of so many scores one is in the sample; of few all are.
-const SAMPLE_EVERY: usize = 16;
-const SAMPLED_MIN: usize = 1024;
-/// So many scores are gathered before the best are sorted out: 64 KiB.
-const BATCH_ROWS: usize = 16_384;
 
 /// Which rows stand behind a run of scores.
 pub(super) enum Run<'a> {
@@ -38,125 +30,58 @@ pub(super) enum Run<'a> {
 }
 
 /// The best rows of all that are added and count.
-pub(super) struct Gather<'a, C> {
+pub(super) struct Gather<C> {
     counts: C,
     /// Where references lead.
     pub homes: Homes,
-    count: usize,
     top: Sieve<Candidate>,
-    /// Scores of the batch.
+    /// Scores of a run, and the places of those that are high enough.
     scores: Vec<f32>,
-    /// The runs of the batch, and where they begin.
-    runs: Vec<(usize, Run<'a>)>,
+    places: Vec<u32>,
 }
 
-impl<'a, C: Fn(Candidate) -> bool> Gather<'a, C> {
+impl<C: Fn(Candidate) -> bool> Gather<C> {
     /// Room for the best so many. `counts` says whether a row does.
-    pub fn new(count: usize, counts: C) -> Gather<'a, C> {
-        Gather {
-            counts,
-            homes: Homes::default(),
-            count,
-            top: Sieve::new(count, TIES_MAX),
-            scores: Vec::new(),
-            runs: Vec::new(),
-        }
+    pub fn new(count: usize, counts: C) -> Gather<C> {
+        let top = Sieve::new(count, TIES_MAX);
+        Gather { counts, homes: Homes::default(), top, scores: Vec::new(), places: Vec::new() }
     }
 
     /// Adds a run of rows with the scores that `score` writes.
-    pub fn add(&mut self, run: Run<'a>, rows: usize, score: impl FnOnce(&mut [f32])) {
-        let from = self.scores.len();
-        self.scores.resize(from + rows, 0.0);
-        score(self.scores.get_mut(from..).unwrap_or_default());
-        self.runs.push((from, run));
-        if self.scores.len() >= BATCH_ROWS {
-            self.sort_out();
+    pub fn add(&mut self, run: &Run<'_>, score: impl FnOnce(&mut [f32])) {
+        self.scores.resize(run.rows(), 0.0);
+        score(&mut self.scores);
+        self.places.clear();
+        reaching(&self.scores, self.top.threshold(), &mut self.places);
+        for at in &self.places {
+            // The threshold may have risen meanwhile.
+            if let Some(score) = self.scores.get(*at as usize)
+                && *score >= self.top.threshold()
+                && let Some(candidate) = self.homes.candidate(run, *at)
+                && (self.counts)(candidate)
+            {
+                self.top.offer(*score, candidate);
+            }
         }
     }
 
-    /// The score of the n-th best so far, or less, once there are so many that it says something of all.
+    /// The score of the n-th best so far.
     pub fn nth_best(&self, n: usize) -> Option<f32> {
-        if self.top.threshold() > f32::NEG_INFINITY {
-            return self.top.nth_best(n);
-        }
-        if self.scores.len() < 2 * self.count {
-            return None;
-        }
-        let mut some = self.best(n);
-        let at = n.checked_sub(1).filter(|at| *at < some.len())?;
-        Some(some.select_nth_unstable_by(at, |a, b| b.0.total_cmp(&a.0)).1.0)
+        self.top.nth_best(n)
     }
 
     /// The best of all, in no order, and whether too many scored like the last one.
-    pub fn into_kept(mut self) -> (Vec<(f32, Candidate)>, bool) {
-        self.sort_out();
+    pub fn into_kept(self) -> (Vec<(f32, Candidate)>, bool) {
         self.top.into_kept()
     }
+}
 
-    fn sort_out(&mut self) {
-        for (score, candidate) in self.best(self.count) {
-            self.top.offer(score, candidate);
+impl Run<'_> {
+    fn rows(&self) -> usize {
+        match self {
+            Run::Rows(_, rows) => rows.len(),
+            Run::References(references) => references.len(),
         }
-        if self.count < BATCH_ROWS / 4 {
-            // A threshold for the next batch; where so many are kept that finding it costs more than it
-            // saves, it comes by itself.
-            self.top.shrink();
-        }
-        self.scores.clear();
-        self.runs.clear();
-    }
-
-    /// The best n of the batch that count, and some others.
-    fn best(&self, n: usize) -> Vec<(f32, Candidate)> {
-        let least = self.top.threshold();
-        let floor = self.floor(n);
-        let some = self.above(floor.max(least));
-        if floor > least && some.len() < n { self.above(least) } else { some }
-    }
-
-    /// A score that some more than n rows of the batch reach, most likely.
-    fn floor(&self, n: usize) -> f32 {
-        let every = if self.scores.len() < SAMPLED_MIN { 1 } else { SAMPLE_EVERY };
-        let mut sample: Vec<f32> = self.scores.iter().copied().step_by(every).collect();
-        // Three standard deviations of how many of the n best are in the sample; and some do not count.
-        let share = n as f32 / every as f32;
-        let at = (share + 3.0 * share.sqrt()) as usize + 2;
-        if at >= sample.len() {
-            return f32::NEG_INFINITY;
-        }
-        *sample.select_nth_unstable_by(at, |a, b| b.total_cmp(a)).1
-    }
-
-    /// The rows of the batch that count and score so much.
-    fn above(&self, floor: f32) -> Vec<(f32, Candidate)> {
-        let (mut found, mut places) = (Vec::new(), Vec::new());
-        let ends = self.runs.iter().skip(1).map(|(from, _)| *from).chain([self.scores.len()]);
-        for ((from, run), end) in self.runs.iter().zip(ends) {
-            places.clear();
-            reaching(self.scores.get(*from..end).unwrap_or_default(), floor, &mut places);
-            for at in &places {
-                if let (Some(score), Some(candidate)) =
-                    (self.scores.get(from + *at as usize), self.candidate(run, *at))
-                {
-                    found.push((*score, candidate));
-                }
-            }
-        }
-        found
-    }
-
-    /// The row at a place of a run, if there is one and it counts.
-    fn candidate(&self, run: &Run<'_>, at: u32) -> Option<Candidate> {
-        let candidate = match run {
-            Run::Rows(number, rows) => {
-                let row = rows.start + at;
-                rows.contains(&row).then_some((*number, row))?
-            }
-            Run::References(references) => {
-                self.homes.of_reference(*references.get(at as usize)?)?
-            }
-        };
-        (self.counts)(candidate).then_some(candidate)
     }
 }
 
@@ -181,7 +106,7 @@ mod tests {
         let mut early = None;
         for from in (0..rows).step_by(run_rows as usize) {
             let run = from..rows.min(from + run_rows);
-            gather.add(Run::Rows(3, run.clone()), run.len(), |scores| {
+            gather.add(&Run::Rows(3, run.clone()), |scores| {
                 scores.iter_mut().zip(run).for_each(|(of, row)| *of = score(row));
             });
             early = early.or_else(|| gather.nth_best(2).map(|nth| (run_rows + from, nth)));
@@ -237,6 +162,6 @@ mod tests {
     fn the_last_of_the_hits_is_known_early() {
         let (_, nth) = gathered(40_000, 100, 15, score, |_| true);
         assert!(nth.is_some());
-        assert_eq!(gathered(20, 10, 15, score, |_| true).1, None);
+        assert_eq!(gathered(40_000, 100, 15, score, |row| row == 77).1, None, "there is no second");
     }
 }
