@@ -200,6 +200,31 @@ impl File for OsFile {
         Ok(filled)
     }
 
+    #[cfg(target_os = "linux")]
+    fn read_if_cached(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        use rustix::io::{ReadWriteFlags, preadv2};
+        let wanted = buf.len();
+        let mut space = [io::IoSliceMut::new(buf)];
+        match preadv2(&self.file, &mut space, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) if read == wanted => Ok(true),
+            // A part of it, or a signal came: also at the end of the file, which who reads on is told.
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            // Not every file system has it.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                self.read_exact_at(buf, offset).map(|()| true)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn will_read(&self, offset: u64, len: usize) {
+        use rustix::fs::{Advice, fadvise};
+        // A hint: what it cannot do, the read does.
+        let _ =
+            fadvise(&self.file, offset, std::num::NonZeroU64::new(len as u64), Advice::WillNeed);
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(bytes, offset)
     }

@@ -109,6 +109,25 @@ fn names() {
 }
 
 #[test]
+fn what_is_read_without_a_wait_is_what_stands_there() {
+    on_every_disk(|disk| {
+        let file = disk.open("top", OpenMode::CreateNew).unwrap();
+        let bytes: Vec<u8> = (0..9000_u32).map(|n| n as u8).collect();
+        file.write_at(&bytes, 0).unwrap();
+        file.sync().unwrap();
+        let mut some = vec![0; 5000];
+        file.will_read(3000, some.len());
+        // Whether it has to wait is the system's affair; it was written just now.
+        if file.read_if_cached(&mut some, 3000).unwrap() {
+            assert_eq!(some, bytes[3000..8000]);
+        }
+        // Beyond the end: never taken for read.
+        let beyond = file.read_if_cached(&mut some, 8000);
+        assert!(matches!(&beyond, Ok(false) | Err(_)), "{beyond:?}");
+    });
+}
+
+#[test]
 fn one_lock_at_a_time() {
     on_every_disk(|disk| {
         let first = disk.open("LOCK", OpenMode::CreateNew).unwrap();

@@ -4,6 +4,10 @@
 //! One kind of bytes of the archive is damaged, and the searches are held against what they said
 //! before: the right entries, and a word for each that is missing.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use pmll::io::sim::SimDisk;
 use pmll::{
     Batch, Collection, CountAccess, Draft, ErrorKind, Exactness, Filter, Hits, Namespace, Options,
@@ -11,6 +15,7 @@ use pmll::{
 };
 
 use crate::support::disks::GateDisk;
+use crate::support::hooks::HookDisk;
 use crate::support::{ManualClock, Rng, try_open};
 
 mod ids;
@@ -149,6 +154,44 @@ fn a_whole_store_finds_the_near_ones_in_their_order() {
         assert_eq!(keys(&hits), near(0..10), "{exactness:?}");
         assert!(hits.damaged().is_empty());
         assert!(hits.iter().all(|hit| hit.exact == (exactness != Exactness::Codes)));
+    }
+}
+
+#[test]
+fn a_disk_that_has_to_be_waited_for_answers_alike_and_is_asked_for_much_at_once() {
+    let (waits, hints) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counted, hinted) = (Arc::clone(&waits), Arc::clone(&hints));
+    let disk = HookDisk::new(patient(), move |call, name| match call {
+        "read_if_cached" => {
+            assert!(name.starts_with("archive/"));
+            counted.fetch_add(1, Ordering::Relaxed);
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        "will_read" => {
+            hinted.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+        _ => Ok(()),
+    });
+    // A budget without room for codes of the archive.
+    let options = Options { background: false, budget_bytes: Some(1 << 20), ..Options::default() };
+    let store = try_open(&disk, &ManualClock::new(), options).unwrap();
+    let notes = store.collection("notes").unwrap();
+    // Whether candidates are ranked by codes, and whether exact vectors settle: 0.999 takes so many that a scan is
+    // quicker.
+    let kinds = [
+        (Exactness::Exact, false, false),
+        (Exactness::Target(0.999), false, false),
+        (Exactness::Target(0.99), true, true),
+        (Exactness::Codes, true, false),
+    ];
+    for (exactness, ranks, settles) in kinds {
+        [&waits, &hints].into_iter().for_each(|count| count.store(0, Ordering::Relaxed));
+        assert_eq!(keys(&search(&notes, exactness, 10)), near(0..10), "{exactness:?}");
+        // Sixteen candidates are asked for before the first is scored; of the best both row and vector.
+        let (waited, asked) = (waits.load(Ordering::Relaxed), hints.load(Ordering::Relaxed));
+        assert_eq!(waited >= 16, ranks, "{exactness:?}");
+        assert_eq!(asked >= waited + 20, settles, "{exactness:?}: {asked} of {waited}");
     }
 }
 

@@ -15,15 +15,37 @@ impl Segment {
     /// Replaces `row` by the packed 8-bit codes of a row, laid out by
     /// [`layout`](crate::bytes::codec::codes::layout).
     pub fn code(&self, group: u16, number: u32, row: &mut Vec<u8>) -> Result<()> {
+        let offset = self.code_offset(group, number, row)?;
+        self.read(row, offset)?;
+        self.check_code(group, number, row, offset)
+    }
+
+    /// The same if that takes no wait for the medium; says whether it did. If not, they are on their way, and
+    /// `row` holds no codes.
+    pub fn code_if_cached(&self, group: u16, number: u32, row: &mut Vec<u8>) -> Result<bool> {
+        let offset = self.code_offset(group, number, row)?;
+        let is_read = self.read_if_cached(row, offset)?;
+        match is_read {
+            true => self.check_code(group, number, row, offset)?,
+            false => self.file.will_read(offset, row.len()),
+        }
+        Ok(is_read)
+    }
+
+    /// Where the codes of a row stand; `row` gets room for them and their CRC.
+    fn code_offset(&self, group: u16, number: u32, row: &mut Vec<u8>) -> Result<u64> {
         let section = self.section(group, SectionKind::Codes)?;
         let stride = stride(self.group(group)?.dim);
         if number >= section.items {
             return Err(self.damaged(section.offset, format!("there are no codes {number}")));
         }
-        let offset = section.offset + u64::from(number) * stride as u64;
         row.resize(stride, 0);
-        self.read(row, offset)?;
-        let crc = row.split_off(stride.saturating_sub(CRC_BYTES));
+        Ok(section.offset + u64::from(number) * stride as u64)
+    }
+
+    /// Checks and takes away the CRC behind the codes of a row.
+    fn check_code(&self, group: u16, number: u32, row: &mut Vec<u8>, offset: u64) -> Result<()> {
+        let crc = row.split_off(row.len().saturating_sub(CRC_BYTES));
         let expected = self.seed.crc(SectionKind::Codes, group, u64::from(number), row);
         if Safeguard::ArchiveCodeCrc.finds(crc != expected.to_le_bytes()) {
             return Err(self.damaged(offset, format!("CRC of the codes of row {number} differs")));
@@ -33,6 +55,30 @@ impl Segment {
 
     /// Replaces `rows` by the packed 8-bit codes of rows `from .. from + count` of a group.
     pub fn codes(&self, group: u16, from: u32, count: u32, rows: &mut Vec<u8>) -> Result<()> {
+        let all = |bytes: &mut [u8], offset| self.read(bytes, offset).map(|()| true);
+        self.codes_by(group, from, count, rows, all).map(drop)
+    }
+
+    /// The same if that takes no wait for the medium; says whether it did.
+    pub fn codes_if_cached(
+        &self,
+        group: u16,
+        from: u32,
+        count: u32,
+        rows: &mut Vec<u8>,
+    ) -> Result<bool> {
+        let cached = |bytes: &mut [u8], offset| self.read_if_cached(bytes, offset);
+        self.codes_by(group, from, count, rows, cached)
+    }
+
+    fn codes_by(
+        &self,
+        group: u16,
+        from: u32,
+        count: u32,
+        rows: &mut Vec<u8>,
+        read: impl Fn(&mut [u8], u64) -> Result<bool>,
+    ) -> Result<bool> {
         let section = self.section(group, SectionKind::Codes)?;
         let stride = stride(self.group(group)?.dim);
         if from.checked_add(count).is_none_or(|end| end > section.items) {
@@ -41,8 +87,10 @@ impl Segment {
         }
         let offset = section.offset + u64::from(from) * stride as u64;
         let mut bytes = vec![0; count as usize * stride];
-        self.read(&mut bytes, offset)?;
         rows.clear();
+        if !read(&mut bytes, offset)? {
+            return Ok(false);
+        }
         for (row, number) in bytes.chunks_exact(stride.max(1)).zip(from..) {
             let Some((row, crc)) = row.split_last_chunk::<CRC_BYTES>() else { continue };
             let expected = self.seed.crc(SectionKind::Codes, group, u64::from(number), row);
@@ -53,6 +101,6 @@ impl Segment {
             }
             rows.extend_from_slice(row);
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -265,6 +265,11 @@ impl Segment {
         read_exact(&*self.file, &self.name, buf, offset)
     }
 
+    pub(super) fn read_if_cached(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
+        let read = self.file.read_if_cached(buf, offset);
+        read.map_err(|e| Error::io(format!("read {} at offset {offset}", self.name), e))
+    }
+
     pub(super) fn damaged(&self, offset: u64, what: impl fmt::Display) -> Error {
         Error::corrupt(format!("{}: {what} at offset {offset}", self.name))
     }

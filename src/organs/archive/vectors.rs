@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::bytes::codec::row::Row;
+use crate::bytes::codec::row::{ROW_BYTES, Row};
 use crate::bytes::codec::segment::SectionKind;
 use crate::words::error::Result;
 use crate::words::options::Element;
@@ -66,6 +66,22 @@ impl Segment {
         let mut values = vec![0.0; self.group(group)?.dim as usize];
         widen(self.group(group)?.element, &mut values, |bytes| self.read(bytes, offset))?;
         Ok(Some(values))
+    }
+
+    /// Says that the row of this number and its exact vector will be read soon: on a disk that is asked for many
+    /// at once, they arrive together.
+    pub fn will_read(&self, group: u16, number: u32) {
+        let places = || -> Result<(u64, u64, usize)> {
+            let stride = self.group(group)?.stride();
+            let vectors = self.section(group, SectionKind::Vectors)?.offset;
+            let vector = vectors + u64::from(number) * stride as u64;
+            Ok((self.row_offset(group, number, 1)?, vector, stride))
+        };
+        // What is damaged, the read says.
+        if let Ok((row, vector, stride)) = places() {
+            self.file.will_read(row, ROW_BYTES);
+            self.file.will_read(vector, stride);
+        }
     }
 
     /// The exact vector of a row, or `None` when it has none.

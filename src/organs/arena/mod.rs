@@ -238,6 +238,19 @@ impl Block {
     /// The codes of a row. The first call checks the codes of the whole block; `Corrupt` from then
     /// on if they are damaged.
     pub fn row(&self, row: usize) -> Result<&[u8]> {
+        if self.state.load(Ordering::Acquire) != WHOLE {
+            self.check_codes()?;
+        }
+        let from = self.header.codes_at().saturating_add(row.saturating_mul(self.row_bytes()));
+        (row < self.rows())
+            .then(|| self.bytes.get(from..from.saturating_add(self.row_bytes())))
+            .flatten()
+            .ok_or_else(|| Error::internal(format!("block {} has no row {row}", self.number())))
+    }
+
+    /// Checks the codes of the whole block, once.
+    #[cold]
+    fn check_codes(&self) -> Result<()> {
         let damaged = |what: &dyn std::fmt::Display| {
             let (name, at) = (file_name(self.number()), self.header.codes_at());
             Error::corrupt(format!("{name}: {what} at offset {at}"))
@@ -249,12 +262,6 @@ impl Block {
             state = if Safeguard::ArenaCodesCrc.finds(differs) { DAMAGED } else { WHOLE };
             self.state.store(state, Ordering::Release);
         }
-        if state == DAMAGED {
-            return Err(damaged(&"codes CRC differs"));
-        }
-        let from = row.saturating_mul(self.row_bytes());
-        codes
-            .get(from..from.saturating_add(self.row_bytes()))
-            .ok_or_else(|| Error::internal(format!("block {} has no row {row}", self.number())))
+        if state == DAMAGED { Err(damaged(&"codes CRC differs")) } else { Ok(()) }
     }
 }

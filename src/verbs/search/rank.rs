@@ -2,12 +2,13 @@
 //!
 //! 1. Where a candidate's bytes are: codes in the arena, or codes of the archive that are kept in RAM, or an
 //!    exact copy in RAM, or else one small read of the archive. The [`Places`] of its group say so without a
-//!    look at its row. Each search may read one piece of the archive's codes to be kept, as far as there
-//!    is room: all at once would make the first one wait.
+//!    look at its row. Each search may take one piece of the archive's codes to be kept, as far as there
+//!    is room and the system has it in memory: all at once would make the first one wait.
 //! 2. Its score by them, and the bound that its exact score will not exceed.
 //!
 //! Candidates come in the order of their sketches, sixteen at a time; while sixteen are scored, the bytes
-//! of the next ones arrive. It ends where a sketch says that none of those left can be among the best.
+//! of the next ones arrive, from memory or, all at once, from the disk. It ends where a sketch says that none
+//! of those left can be among the best.
 //!
 //! Never: says whether a candidate is an answer.
 
@@ -61,6 +62,8 @@ pub(super) enum FastCopy<'a> {
 pub(super) struct Ranking<'a> {
     pub ranked: Vec<Ranked<'a>>,
     pub bounds: Vec<(f32, u32)>,
+    /// Whether anything had to be waited for: the disk is asked, not the system's memory.
+    pub has_waited: bool,
 }
 
 /// How far a cosine may lie above what its sketch says. The estimate `f * (s . q)` errs by what of the query
@@ -121,7 +124,9 @@ enum Bytes<'a> {
     Piece,
     /// Its exact vector in RAM.
     Ram(&'a [f32]),
-    /// Its codes in the archive.
+    /// Its codes as they were read from the archive, without a wait.
+    Read(Vec<u8>),
+    /// Its codes in the archive, which are on their way.
     Archive,
 }
 
@@ -190,7 +195,12 @@ impl<'a> Lookup<'a, '_> {
             quant::fetch(bytemuck::cast_slice(vector));
             return Ok((Bytes::Ram(vector), copy));
         }
-        Ok((Bytes::Archive, copy))
+        let mut code = Vec::new();
+        match ground.segment.segment.code_if_cached(ground.group, at, &mut code) {
+            Ok(true) => Ok((Bytes::Read(code), copy)),
+            // What is wrong with them is said when it is their turn, if that comes.
+            Ok(false) | Err(_) => Ok((Bytes::Archive, copy)),
+        }
     }
 
     fn look_for_places(&mut self, number: u32, ground: &Ground<'_>) -> Result<()> {
@@ -231,8 +241,10 @@ impl<'a> Lookup<'a, '_> {
             self.has_read = true;
             let file = &ground.segment.segment;
             let mut codes = Vec::with_capacity(bytes as usize);
-            let made = match file.codes(ground.group, from, count, &mut codes) {
-                Ok(()) => Some(codes),
+            let made = match file.codes_if_cached(ground.group, from, count, &mut codes) {
+                Ok(true) => Some(codes),
+                // A piece is for later: nobody waits for 400 KB now.
+                Ok(false) => None,
                 Err(error) if error.kind() == ErrorKind::Corrupt => Some(Vec::new()),
                 // It may go another time, and whoever needs it now says what is wrong.
                 Err(_) => None,
@@ -273,7 +285,7 @@ pub(super) fn rank<'a>(
         let layout = search.by_eight.layout().with_bits(Bits::Four);
         CodeQuery::new(layout, metric, search.prepared.vector())
     };
-    let (mut by_four, mut code) = (None, Vec::new());
+    let (mut by_four, mut code, mut has_waited) = (None, Vec::new(), false);
     let mut pieces = chosen.chunks(AHEAD);
     let (mut asked, mut next) = (Vec::with_capacity(AHEAD), Vec::with_capacity(AHEAD));
     let mut piece = pieces.next();
@@ -298,7 +310,9 @@ pub(super) fn rank<'a>(
                 Bytes::Arena(codes, _) => by_eight(codes),
                 Bytes::Piece => by_eight(lookup.in_piece(candidate).unwrap_or_default()),
                 Bytes::Ram(vector) => (Ok((search.exact(vector), 8)), 0.0),
+                Bytes::Read(codes) => by_eight(&codes),
                 Bytes::Archive => {
+                    has_waited = true;
                     let file = &ground.segment.segment;
                     match whole(file.code(ground.group, candidate.1, &mut code))? {
                         Ok(()) => by_eight(&code),
@@ -317,5 +331,5 @@ pub(super) fn rank<'a>(
         }
         std::mem::swap(&mut asked, &mut next);
     }
-    Ok(Ranking { ranked, bounds })
+    Ok(Ranking { ranked, bounds, has_waited })
 }

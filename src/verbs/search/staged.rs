@@ -135,7 +135,7 @@ fn settle<'a>(
     grounds: &[Ground<'_>],
     ranking: Ranking<'_>,
 ) -> Result<Settled<'a>> {
-    let Ranking { ranked, mut bounds } = ranking;
+    let Ranking { ranked, mut bounds, has_waited } = ranking;
     let mut settled = Settled { search, answers: search.answers(), asked: 0, lost: 0 };
     let higher = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
     let mut rest = bounds.as_mut_slice();
@@ -145,6 +145,14 @@ fn settle<'a>(
         }
         let (best, others) = rest.split_at_mut(SETTLED_AT_ONCE.min(rest.len()));
         best.sort_unstable_by(higher);
+        if has_waited && !search.by_codes() {
+            let numbers = best.iter().take(search.wanted()).map(|(_, number)| *number as usize);
+            for (number, row) in numbers.filter_map(|n| ranked.get(n)).map(|one| one.candidate) {
+                if let Some(ground) = grounds.get(number as usize) {
+                    ground.segment.segment.will_read(ground.group, row);
+                }
+            }
+        }
         for (bound, number) in best {
             if !settled.answers.enters(*bound) {
                 return Ok(settled);

@@ -10,7 +10,8 @@ use pmll::io::{Disk, File, OpenMode};
 type Hook = dyn Fn(&str, &str) -> io::Result<()> + Send + Sync;
 
 /// See the file's story. The hook gets the call (`open`, `create`, `rename`, `remove`, `sync_dir`,
-/// `lock`, `read`, `write`, `set_len`, `sync`) and the name it is about.
+/// `lock`, `read`, `write`, `set_len`, `sync`) and the name it is about. `WouldBlock` for `read_if_cached`
+/// says that the bytes are not in memory; `will_read` cannot fail.
 #[derive(Clone)]
 pub(crate) struct HookDisk {
     below: Arc<dyn Disk>,
@@ -92,6 +93,18 @@ impl File for HookFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         (self.hook)("read", &self.name)?;
         self.below.read_at(buf, offset)
+    }
+
+    fn read_if_cached(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        match (self.hook)("read_if_cached", &self.name) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            other => other.and_then(|()| self.read_exact_at(buf, offset)).map(|()| true),
+        }
+    }
+
+    fn will_read(&self, offset: u64, len: usize) {
+        let _ = (self.hook)("will_read", &self.name);
+        self.below.will_read(offset, len);
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

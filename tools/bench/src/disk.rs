@@ -133,6 +133,14 @@ impl File for WatchedFile {
         self.file.read_at(buf, offset)
     }
 
+    fn read_if_cached(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        self.file.read_if_cached(buf, offset)
+    }
+
+    fn will_read(&self, offset: u64, len: usize) {
+        self.file.will_read(offset, len);
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let zeros = bytes.iter().all(|byte| *byte == 0);
         self.counts.add(&self.kind, |writes| {

@@ -66,6 +66,7 @@ const fn engine(name: &'static str, by: By) -> Subject {
 const SEARCH: &[Subject] = &[
     here("pmll", "pmll", "pmll"),
     here("pmll-hot", "pmll", "pmll-hot"),
+    here("pmll-20pc", "pmll", "pmll-20pc"),
     here("pmll-12pc", "pmll", "pmll-12pc"),
     python("faiss-pq4fs-refine", "pmll", "faiss-pq4fs-refine"),
     python("turbovec-4bit", "pmll", "turbovec-4bit"),

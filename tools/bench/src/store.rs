@@ -1,7 +1,7 @@
 //! pmll itself, as a store to search in: building it, opening it, asking it.
 //!
 //! Stores are built of several shapes: `pmll` with a budget that has room for all and every row
-//! packed to codes, `pmll-hot` with the same budget and every row exact in RAM, `pmll-12pc` and
+//! packed to codes, `pmll-hot` with the same budget and every row exact in RAM, `pmll-20pc`, `pmll-12pc` and
 //! `pmll-13pc` with a budget of so many per cent of the vectors as f32, `pmll-64m` with one of 64 MiB,
 //! and `pmll-filter`, which is the first one with an attribute. Vectors are f16, as the data is, and
 //! entries have their texts. Row `n` is the entry put as the `n`-th, so that ids say rows.
@@ -69,6 +69,7 @@ impl Shape {
             (_, "pmll-hot") => Some(Shape { folder: "pmll-hot", is_hot: true, ..usual }),
             (_, "pmll-95") => Some(Shape { target: 0.95, ..usual }),
             (_, "pmll-12pc") => Some(of_percent("pmll-12pc", 12)),
+            (_, "pmll-20pc") => Some(of_percent("pmll-20pc", 20)),
             (_, "pmll-13pc") => Some(of_percent("pmll-13pc", 13)),
             (_, "pmll-13pc-95") => Some(Shape { target: 0.95, ..of_percent("pmll-13pc", 13) }),
             (_, "pmll-64m") => Some(small),
