@@ -209,20 +209,18 @@ impl File for OsFile {
             Ok(read) if read == wanted => Ok(true),
             // A part of it, or a signal came: also at the end of the file, which who reads on is told.
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(false),
-            // Not every file system has it.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                self.read_exact_at(buf, offset).map(|()| true)
-            }
-            Err(e) => Err(e.into()),
+            // Not every file system has it, some sandboxes forbid it; and a true error comes again.
+            Err(_) => self.read_exact_at(buf, offset).map(|()| true),
         }
     }
 
     #[cfg(target_os = "linux")]
     fn will_read(&self, offset: u64, len: usize) {
         use rustix::fs::{Advice, fadvise};
-        // A hint: what it cannot do, the read does.
-        let _ =
-            fadvise(&self.file, offset, std::num::NonZeroU64::new(len as u64), Advice::WillNeed);
+        // No length would mean all of the file. What a hint cannot do, the read does.
+        if let Some(len) = std::num::NonZeroU64::new(len as u64) {
+            let _ = fadvise(&self.file, offset, Some(len), Advice::WillNeed);
+        }
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

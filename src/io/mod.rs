@@ -138,8 +138,8 @@ pub trait File: Send + Sync + std::fmt::Debug {
         Ok(Bytes::read(bytes))
     }
 
-    /// Fills the whole of `buf` from `offset` if that takes no wait for the medium, and says whether it did. An
-    /// error here may be none later.
+    /// Fills the whole of `buf` from `offset` if that takes no wait for the medium, and says whether it did. A
+    /// disk that cannot tell reads in any case. An error here may be none later.
     fn read_if_cached(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
         self.read_exact_at(buf, offset)?;
         Ok(true)

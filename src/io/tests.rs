@@ -117,10 +117,9 @@ fn what_is_read_without_a_wait_is_what_stands_there() {
         file.sync().unwrap();
         let mut some = vec![0; 5000];
         file.will_read(3000, some.len());
-        // Whether it has to wait is the system's affair; it was written just now.
-        if file.read_if_cached(&mut some, 3000).unwrap() {
-            assert_eq!(some, bytes[3000..8000]);
-        }
+        // Whether it has to wait is the system's affair, but it was written just now: of some tries one succeeds.
+        assert!((0..100).any(|_| file.read_if_cached(&mut some, 3000).unwrap()));
+        assert_eq!(some, bytes[3000..8000]);
         // Beyond the end: never taken for read.
         let beyond = file.read_if_cached(&mut some, 8000);
         assert!(matches!(&beyond, Ok(false) | Err(_)), "{beyond:?}");

@@ -23,8 +23,10 @@ pub const MARGIN_MAX: f32 = 2.0;
 /// Gaps are told apart by the 128th, up to 1; the last bin holds what is wider.
 const BINS: usize = 129;
 const BINS_A_UNIT: f32 = 128.0;
-/// A level that fewer asked rows have a neighbour at has its margins from the one below, which are wider.
-const ASKED_MIN: usize = 16;
+/// A level that fewer asked rows have a neighbour at has its margins from the one below, which are wider; and so
+/// has a share beyond which fewer rows were seen.
+const ASKED_MIN: u32 = 16;
+const BEYOND_MIN: f64 = 2.0;
 
 /// For each level the margins of [`SHARES`].
 pub type Margins = [[f32; SHARES.len()]; LEVELS];
@@ -67,38 +69,37 @@ impl Gaps {
     }
 }
 
-/// The margins that rows who were asked say.
+/// The margins that rows who were asked say. They never rise with the level.
 #[must_use]
 pub fn measure(asked: &[Gaps]) -> Margins {
-    let mut margins = [[MARGIN_MAX; SHARES.len()]; LEVELS];
+    let mut margins = [[None; SHARES.len()]; LEVELS];
     // Rows at a level or nearer, of each asked one.
     let mut nearer = vec![[0_u32; BINS]; asked.len()];
-    let mut are_known = [false; LEVELS];
-    for (level, (margins, is_known)) in margins.iter_mut().zip(&mut are_known).enumerate().rev() {
-        let (mut shares, mut count) = ([0.0_f64; BINS], 0);
+    let mut above = [0.0_f32; SHARES.len()];
+    for (level, margins) in margins.iter_mut().enumerate().rev() {
+        let (mut shares, mut count, mut seen) = ([0.0_f64; BINS], 0_u32, 0.0);
         for (gaps, nearer) in asked.iter().zip(&mut nearer) {
             gaps.add_level(level, nearer);
             let rows: u32 = nearer.iter().sum();
             if rows > 0 {
-                count += 1;
+                (count, seen) = (count + 1, seen + f64::from(rows));
                 let part = |rows_of: &u32| f64::from(*rows_of) / f64::from(rows);
                 shares.iter_mut().zip(nearer).for_each(|(sum, rows)| *sum += part(rows));
             }
         }
-        *is_known = count >= ASKED_MIN;
-        if *is_known {
-            *margins =
-                SHARES.map(|share| quantile(&shares, f64::from(share) * f64::from(count as u32)));
+        let all = margins.iter_mut().zip(&mut above).zip(SHARES.map(f64::from));
+        for ((margin, above), share) in all {
+            if count >= ASKED_MIN && seen * (1.0 - share) >= BEYOND_MIN {
+                *above = above.max(quantile(&shares, share * f64::from(count)));
+                *margin = Some(*above);
+            }
         }
     }
     let mut below = [MARGIN_MAX; SHARES.len()];
-    for (margins, is_known) in margins.iter_mut().zip(are_known) {
-        if !is_known {
-            *margins = below;
-        }
-        below = *margins;
-    }
-    margins
+    margins.map(|margins| {
+        below.iter_mut().zip(margins).for_each(|(below, own)| *below = own.unwrap_or(*below));
+        below
+    })
 }
 
 /// The end of the bin with which the sum reaches `wanted`.
@@ -144,15 +145,14 @@ pub fn margin(margins: &Margins, share: f32, last: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// Forty asked rows: neighbours at 0.8 in the best cell, and those at 0.3 up to 0.4 away.
+    /// Forty asked rows: some neighbours at 0.8 in the best cell, and others at 0.3 up to `far` away; half of
+    /// the asked have a hundred times as many of those, which lie nearer.
     fn asked() -> Vec<Gaps> {
         let asked = |n: usize| {
             let mut gaps = Gaps::default();
-            for row in 0..100 {
-                gaps.note(0.3, Gaps::bin(row as f32 / 250.0));
-            }
-            // Some have more near ones than others: all weigh the same.
-            (0..1 + 10 * (n % 2)).for_each(|_| gaps.note(0.8, Gaps::bin(0.0)));
+            let (count, far) = if n.is_multiple_of(2) { (20_000, 0.2) } else { (200, 0.4) };
+            (0..count).for_each(|row| gaps.note(0.3, Gaps::bin(row as f32 * far / count as f32)));
+            (0..100).for_each(|_| gaps.note(0.8, Gaps::bin(0.0)));
             gaps.note(-0.2, Gaps::bin(1.9));
             gaps
         };
@@ -167,9 +167,11 @@ mod tests {
             assert_eq!(margin(&margins, 0.99, last), 0.0, "{last}");
         }
         let near = |a: f32, b: f32| (a - b).abs() <= 1.5 / BINS_A_UNIT;
-        // Half of the asked have 1 near row of 101, the others 11 of 111: a share of 0.9 of all are 0.945 at most.
-        let (low, high) = (margin(&margins, 0.9, 0.2), margin(&margins, 0.99, 0.2));
-        assert!(near(low, 0.4 * 0.89) && near(high, 0.4 * 0.99), "{low} {high}");
+        // Every asked one weighs the same: 0.9 of all are all of the many (up to 0.2), and 0.8 of the others, of
+        // which 100 of 300 lie in the best cell. By rows it were 0.18.
+        let (low, high) = (margin(&margins, 0.9, 0.2), margin(&margins, 0.98, 0.2));
+        assert!(near(low, 0.4 * (0.8 * 300.0 - 100.0) / 200.0), "{low}");
+        assert!(near(high, 0.4 * (0.96 * 300.0 - 100.0) / 200.0), "{high}");
         let between = margin(&margins, 0.945, 0.2);
         assert!(low < between && between < high);
         assert_eq!(margin(&margins, 0.5, 0.2), low, "the least that was measured");
@@ -180,9 +182,26 @@ mod tests {
     }
 
     #[test]
+    fn margins_never_rise_with_the_level() {
+        // The nearest neighbours of each lie in another cell.
+        let mut asked = asked();
+        (0..10).for_each(|_| asked.iter_mut().for_each(|gaps| gaps.note(0.95, Gaps::bin(0.1))));
+        let margins = measure(&asked);
+        assert_eq!(margin(&margins, 0.9, 1.0), 13.0 / BINS_A_UNIT);
+        let falls = |two: &[[f32; SHARES.len()]]| two[0].iter().zip(&two[1]).all(|(a, b)| a >= b);
+        assert!(margins.windows(2).all(falls), "{margins:?}");
+    }
+
+    #[test]
     fn few_rows_say_nothing() {
-        let margins = measure(&asked()[..ASKED_MIN - 1]);
+        let margins = measure(&asked()[..ASKED_MIN as usize - 1]);
         assert!(margins.iter().flatten().all(|margin| *margin == MARGIN_MAX));
+        // Of forty rows four lie beyond 0.9, and less than one beyond 0.99.
+        let mut gaps = Gaps::default();
+        gaps.note(0.6, Gaps::bin(0.25));
+        let margins = measure(&vec![gaps; 40]);
+        assert_eq!(margin(&margins, 0.9, 0.5), 0.25);
+        assert_eq!(margin(&margins, 0.99, 0.5), MARGIN_MAX);
     }
 
     #[test]
@@ -192,7 +211,7 @@ mod tests {
         }
         let mut gaps = Gaps::default();
         gaps.note(1.0, Gaps::bin(1.7));
-        let margins = measure(&vec![gaps; ASKED_MIN]);
+        let margins = measure(&vec![gaps; 2 * ASKED_MIN as usize]);
         assert_eq!(margin(&margins, 0.9, 0.1), MARGIN_MAX, "wider than bins tell");
     }
 }

@@ -8,8 +8,8 @@
 //!    [`margins`]: how far a search has to look for the recall it is asked for, measured on these very rows;
 //! 3. cell by cell the codes are read again, and their sketches, less the centroid, written.
 //!
-//! Memory: the sample (32 rows a cell, 3 MB at 64,000 rows), 10 KB for each row that is asked (2.5 MB), and some 16
-//! bytes a row while it runs.
+//! Memory: the sample (32 rows a cell, 3 MB at 64,000 rows), for each of 256 rows that are asked 8.3 KB, 8 bytes
+//! a value and one a cell (3 MB at 384 values), and some 16 bytes a row while it runs.
 //!
 //! What a later segment holds is in no cell, and is searched flat. [`is_due`] says when that is too much.
 //! A group one of whose codes is damaged is left out whole, and searched flat as well.

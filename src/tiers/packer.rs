@@ -76,8 +76,8 @@ type Blocks = BTreeMap<u64, Arc<WarmBlock>>;
 
 /// Fewest rows of a block, however small the budget.
 const BLOCK_ROWS_MIN: usize = 64;
-/// Rows whose codes are read together, at most: 100 KB at 384 dimensions.
-const STRETCH_ROWS: u32 = 256;
+/// Bytes of codes that are read together, at most.
+const STRETCH_BYTES: usize = 128 << 10;
 
 /// Packs. `wanted` is sorted; `next` is a number no block has had.
 pub fn pack(
@@ -254,6 +254,8 @@ struct Stretch {
     group: (u64, u16),
     first: u32,
     codes: Vec<u8>,
+    /// Up to here something is damaged: these are read one by one.
+    odd_until: u32,
 }
 
 impl Stretch {
@@ -262,29 +264,37 @@ impl Stretch {
     fn code(&mut self, segment: &Segment, rows: &[Wanted], row_bytes: usize) -> Option<&[u8]> {
         let Place { segment: number, group, row } = rows.first()?.place;
         let key = (number, group);
-        if self.group != key || self.at(row, row_bytes).is_none() {
+        if self.group != key {
+            *self = Stretch { group: key, ..Stretch::default() };
+        }
+        if row < self.odd_until {
+            return None;
+        }
+        if self.at(row, row_bytes).is_none() {
             self.codes.clear();
+            let rows_max = (STRETCH_BYTES / row_bytes.max(1)) as u32;
             let near = |wanted: &&Wanted| {
                 (wanted.place.segment, wanted.place.group) == key
-                    && (row..row.saturating_add(STRETCH_ROWS)).contains(&wanted.place.row)
+                    && (row..row.saturating_add(rows_max)).contains(&wanted.place.row)
             };
             let near = rows.iter().take_while(near);
             let (wanted, last) = near.fold((0, row), |(n, last), w| (n + 1, last.max(w.place.row)));
             let count = last - row + 1;
-            if wanted * 2 <= count {
+            if wanted < 2 || wanted * 2 <= count {
                 return None;
             }
-            (self.group, self.first) = (key, row);
+            self.first = row;
             if segment.codes(group, row, count, &mut self.codes).is_err() {
                 self.codes.clear();
+                self.odd_until = last.saturating_add(1);
             }
         }
         self.at(row, row_bytes)
     }
 
     fn at(&self, row: u32, row_bytes: usize) -> Option<&[u8]> {
-        let from = row.checked_sub(self.first)? as usize * row_bytes;
-        self.codes.get(from..from + row_bytes)
+        let from = (row.checked_sub(self.first)? as usize).checked_mul(row_bytes)?;
+        self.codes.get(from..from.checked_add(row_bytes)?)
     }
 }
 

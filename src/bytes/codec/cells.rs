@@ -75,7 +75,7 @@ pub struct Source {
 }
 
 /// What stands between header and bodies.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tables {
     /// The groups that are grouped, ascending.
     pub sources: Vec<Source>,
@@ -218,22 +218,24 @@ impl Tables {
             return Err(Damage::new("CRC of the tables differs"));
         }
         let mut reader = Reader::new(body);
-        let mut tables = Tables::default();
+        let mut sources = Vec::new();
         for _ in 0..header.sources {
             let (segment, group, vectors) = (reader.u64()?, reader.u32()?, reader.u32()?);
             let group = u16::try_from(group).map_err(|_| Damage::new("a group beyond all"))?;
-            tables.sources.push(Source { segment, group, vectors, crc: reader.u32()? });
+            sources.push(Source { segment, group, vectors, crc: reader.u32()? });
         }
         let numbers = |bytes: &[u8]| -> Vec<u32> {
             bytes.as_chunks().0.iter().map(|four| u32::from_le_bytes(*four)).collect()
         };
-        tables.rows = numbers(reader.bytes(header.cells as usize * 4)?);
+        let rows = numbers(reader.bytes(header.cells as usize * 4)?);
         let centroids = header.cells as usize * header.centroid_bytes();
-        tables.centroids = reader.bytes(centroids)?.to_vec();
-        tables.refs = numbers(reader.bytes(header.rows as usize * 4)?);
-        for margin in tables.margins.iter_mut().flatten() {
+        let centroids = reader.bytes(centroids)?.to_vec();
+        let refs = numbers(reader.bytes(header.rows as usize * 4)?);
+        let mut margins = Margins::default();
+        for margin in margins.iter_mut().flatten() {
             *margin = reader.f32()?;
         }
+        let tables = Tables { sources, rows, centroids, refs, margins };
         tables.check(header)?;
         Ok(tables)
     }
@@ -258,6 +260,14 @@ impl Tables {
         }
         if self.refs.iter().any(|reference| u64::from(*reference) >= vectors) {
             return contradict("a reference to no row");
+        }
+        let mut refs = self.refs.as_slice();
+        for rows in &self.rows {
+            let (own, rest) = refs.split_at((*rows as usize).min(refs.len()));
+            refs = rest;
+            if !own.is_sorted_by(|a, b| a < b) {
+                return contradict("references of a cell that do not ascend");
+            }
         }
         if !self.margins.iter().flatten().all(|margin| (0.0..=MARGIN_MAX).contains(margin)) {
             return contradict("a margin beyond all cosines");
@@ -348,9 +358,11 @@ mod tests {
         unsorted.sources.reverse();
         let mut wide = tables.clone();
         wide.margins[31][7] = 2.5;
+        let mut twice = tables.clone();
+        twice.refs[2] = 0;
         let mut fewer = tables;
         fewer.rows[0] = 0;
-        for wrong in [beyond, unsorted, wide, fewer] {
+        for wrong in [beyond, unsorted, wide, twice, fewer] {
             assert!(wrong.encode(&header).is_err(), "{wrong:?}");
         }
     }

@@ -409,7 +409,7 @@ fn cells(rows: u32) -> Vec<u8> {
         rows: vec![rows, 0, 1],
         centroids: codes(8, 0).split_off(2).repeat(3),
         refs: (0..rows).map(|n| 2 * n).chain([1]).collect(),
-        ..Tables::default()
+        margins: [[0.75, 0.5, 0.25, 0.125, 1.0, 1.5, 0.0, 2.0]; 32],
     };
     let header = CellsHeader {
         store_id: STORE,

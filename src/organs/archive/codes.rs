@@ -55,30 +55,6 @@ impl Segment {
 
     /// Replaces `rows` by the packed 8-bit codes of rows `from .. from + count` of a group.
     pub fn codes(&self, group: u16, from: u32, count: u32, rows: &mut Vec<u8>) -> Result<()> {
-        let all = |bytes: &mut [u8], offset| self.read(bytes, offset).map(|()| true);
-        self.codes_by(group, from, count, rows, all).map(drop)
-    }
-
-    /// The same if that takes no wait for the medium; says whether it did.
-    pub fn codes_if_cached(
-        &self,
-        group: u16,
-        from: u32,
-        count: u32,
-        rows: &mut Vec<u8>,
-    ) -> Result<bool> {
-        let cached = |bytes: &mut [u8], offset| self.read_if_cached(bytes, offset);
-        self.codes_by(group, from, count, rows, cached)
-    }
-
-    fn codes_by(
-        &self,
-        group: u16,
-        from: u32,
-        count: u32,
-        rows: &mut Vec<u8>,
-        read: impl Fn(&mut [u8], u64) -> Result<bool>,
-    ) -> Result<bool> {
         let section = self.section(group, SectionKind::Codes)?;
         let stride = stride(self.group(group)?.dim);
         if from.checked_add(count).is_none_or(|end| end > section.items) {
@@ -87,10 +63,8 @@ impl Segment {
         }
         let offset = section.offset + u64::from(from) * stride as u64;
         let mut bytes = vec![0; count as usize * stride];
+        self.read(&mut bytes, offset)?;
         rows.clear();
-        if !read(&mut bytes, offset)? {
-            return Ok(false);
-        }
         for (row, number) in bytes.chunks_exact(stride.max(1)).zip(from..) {
             let Some((row, crc)) = row.split_last_chunk::<CRC_BYTES>() else { continue };
             let expected = self.seed.crc(SectionKind::Codes, group, u64::from(number), row);
@@ -101,6 +75,15 @@ impl Segment {
             }
             rows.extend_from_slice(row);
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Says that the codes of some rows will be read soon.
+    pub fn will_read_codes(&self, group: u16, from: u32, count: u32) {
+        let stride = self.group(group).map(|group| stride(group.dim));
+        if let (Ok(section), Ok(stride)) = (self.section(group, SectionKind::Codes), stride) {
+            let offset = section.offset + u64::from(from) * stride as u64;
+            self.file.will_read(offset, count as usize * stride);
+        }
     }
 }

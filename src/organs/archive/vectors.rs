@@ -68,20 +68,23 @@ impl Segment {
         Ok(Some(values))
     }
 
-    /// Says that the row of this number and its exact vector will be read soon: on a disk that is asked for many
-    /// at once, they arrive together.
-    pub fn will_read(&self, group: u16, number: u32) {
+    /// Whether the exact vector of row `number` can be read without a wait for the medium. If not, it will be
+    /// read soon, and the row: on a disk that is asked for many at once, they arrive together.
+    pub fn fetch_vector(&self, group: u16, number: u32) -> bool {
         let places = || -> Result<(u64, u64, usize)> {
             let stride = self.group(group)?.stride();
             let vectors = self.section(group, SectionKind::Vectors)?.offset;
             let vector = vectors + u64::from(number) * stride as u64;
             Ok((self.row_offset(group, number, 1)?, vector, stride))
         };
-        // What is damaged, the read says.
-        if let Ok((row, vector, stride)) = places() {
-            self.file.will_read(row, ROW_BYTES);
-            self.file.will_read(vector, stride);
+        // What is wrong, the read says.
+        let Ok((row, vector, stride)) = places() else { return true };
+        if !matches!(self.file.read_if_cached(&mut [0], vector), Ok(false)) {
+            return true;
         }
+        self.file.will_read(row, ROW_BYTES);
+        self.file.will_read(vector, stride);
+        false
     }
 
     /// The exact vector of a row, or `None` when it has none.

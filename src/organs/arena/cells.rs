@@ -176,7 +176,10 @@ impl Cells {
             return Err(short());
         }
         let centroids = tables.centroids.chunks_exact(layout.row_bytes());
-        let norms = centroids.map(quant::norm).collect();
+        let norms: Box<[f32]> = centroids.map(quant::norm).collect();
+        if !norms.iter().all(|norm| norm.is_finite()) {
+            return Err(damaged(&"a centroid without a length", HEADER_BYTES));
+        }
         let (starts, offsets) = (starts.into(), offsets.into());
         let broken = AtomicBool::new(false);
         Ok(Cells { header, tables, sketches, norms, starts, offsets, file, broken })

@@ -26,6 +26,11 @@ use super::{Exactness, Search};
 /// Of what may be missed this part may be missed by looking at too few cells, the rest by sketches and
 /// codes.
 const MISSED_PART: f32 = 0.8;
+/// How much the last of the best looks nearer than it is, times the dimension: the best of many estimates are
+/// those that err upwards, by about the variance of the error, `(pi / 2 - 1) / dim`, for each standard deviation
+/// that they stand out by. With three of it the cells of random vectors held what was asked for at 8 to 384
+/// dimensions; without, 0.94 of 0.99 at 16.
+const BIAS: f32 = 3.0 * (std::f32::consts::FRAC_PI_2 - 1.0);
 /// The last hit is looked for again when so many times as many rows were seen.
 const ASKED_EVERY: usize = 3;
 
@@ -53,13 +58,10 @@ pub(super) fn offer<C: Fn(Candidate) -> bool>(
     search.by_eight.score_rows(&cells.tables.centroids, &mut cosines);
     let best = cosines.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let share = share(search);
-    let least = |last: f32| match pruned {
-        true => best - margin(&cells.tables.margins, share, last),
-        false => f32::NEG_INFINITY,
-    };
-    let mut floor = least(0.0);
+    let bias = BIAS / search.dim() as f32;
+    let mut floor = f32::NEG_INFINITY;
     let mut near: Vec<(f32, usize)> = cosines.into_iter().zip(0..).collect();
-    near.retain(|(cosine, cell)| *cosine >= floor && !cells.refs(*cell).is_empty());
+    near.retain(|(_, cell)| !cells.refs(*cell).is_empty());
     near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
     let (mut seen_rows, mut asked_at) = (0, 0);
     let bodies = kept_bodies(search, cells)?;
@@ -90,7 +92,7 @@ pub(super) fn offer<C: Fn(Candidate) -> bool>(
             && seen_rows >= ASKED_EVERY * asked_at
             && let Some(last) = gather.nth_best(search.wanted())
         {
-            floor = floor.max(least(last));
+            floor = floor.max(best - margin(&cells.tables.margins, share, last - bias));
             asked_at = seen_rows;
         }
     }

@@ -35,7 +35,7 @@ pub(super) struct Chosen {
     pub crowded: bool,
 }
 
-/// The best rows by sketch. `pruned` says that cells beyond the reach need not be looked at.
+/// The best rows by sketch. `pruned` says that cells beyond the margin need not be looked at.
 pub(super) fn choose(
     search: &Search<'_>,
     grounds: &[Ground<'_>],

@@ -62,8 +62,6 @@ pub(super) enum FastCopy<'a> {
 pub(super) struct Ranking<'a> {
     pub ranked: Vec<Ranked<'a>>,
     pub bounds: Vec<(f32, u32)>,
-    /// Whether anything had to be waited for: the disk is asked, not the system's memory.
-    pub has_waited: bool,
 }
 
 /// How far a cosine may lie above what its sketch says. The estimate `f * (s . q)` errs by what of the query
@@ -239,12 +237,19 @@ impl<'a> Lookup<'a, '_> {
         let bytes = (count as usize * self.search.by_eight.layout().row_bytes()) as u64;
         if kept.is_none() && !self.has_read && cache.has_room(bytes, bytes_max) {
             self.has_read = true;
-            let file = &ground.segment.segment;
-            let mut codes = Vec::with_capacity(bytes as usize);
-            let made = match file.codes_if_cached(ground.group, from, count, &mut codes) {
-                Ok(true) => Some(codes),
-                // A piece is for later: nobody waits for 400 KB now.
-                Ok(false) => None,
+            let (file, mut codes) = (&ground.segment.segment, Vec::new());
+            let last =
+                file.code_if_cached(ground.group, from + count.saturating_sub(1), &mut codes);
+            let made = match last {
+                // A piece is for later: nobody waits for 400 KB now, the next search finds them.
+                Ok(false) => {
+                    file.will_read_codes(ground.group, from, count);
+                    Ok(None)
+                }
+                _ => file.codes(ground.group, from, count, &mut codes).map(|()| Some(codes)),
+            };
+            let made = match made {
+                Ok(made) => made,
                 Err(error) if error.kind() == ErrorKind::Corrupt => Some(Vec::new()),
                 // It may go another time, and whoever needs it now says what is wrong.
                 Err(_) => None,
@@ -285,7 +290,7 @@ pub(super) fn rank<'a>(
         let layout = search.by_eight.layout().with_bits(Bits::Four);
         CodeQuery::new(layout, metric, search.prepared.vector())
     };
-    let (mut by_four, mut code, mut has_waited) = (None, Vec::new(), false);
+    let (mut by_four, mut code) = (None, Vec::new());
     let mut pieces = chosen.chunks(AHEAD);
     let (mut asked, mut next) = (Vec::with_capacity(AHEAD), Vec::with_capacity(AHEAD));
     let mut piece = pieces.next();
@@ -295,7 +300,10 @@ pub(super) fn rank<'a>(
             break;
         }
         // While these are scored, the bytes of the next ones arrive.
-        piece = pieces.next();
+        let may_enter = |some: &&[(f32, Candidate)]| {
+            some.first().is_some_and(|(score, _)| score + slack_of_sketches >= best.threshold())
+        };
+        piece = pieces.next().filter(may_enter);
         lookup.ask(piece.unwrap_or_default(), &mut next)?;
         for Asked { candidate, bytes, copy } in asked.drain(..) {
             let Some(ground) = grounds.get(candidate.0 as usize) else { continue };
@@ -312,7 +320,6 @@ pub(super) fn rank<'a>(
                 Bytes::Ram(vector) => (Ok((search.exact(vector), 8)), 0.0),
                 Bytes::Read(codes) => by_eight(&codes),
                 Bytes::Archive => {
-                    has_waited = true;
                     let file = &ground.segment.segment;
                     match whole(file.code(ground.group, candidate.1, &mut code))? {
                         Ok(()) => by_eight(&code),
@@ -331,5 +338,5 @@ pub(super) fn rank<'a>(
         }
         std::mem::swap(&mut asked, &mut next);
     }
-    Ok(Ranking { ranked, bounds, has_waited })
+    Ok(Ranking { ranked, bounds })
 }

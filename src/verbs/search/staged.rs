@@ -135,7 +135,7 @@ fn settle<'a>(
     grounds: &[Ground<'_>],
     ranking: Ranking<'_>,
 ) -> Result<Settled<'a>> {
-    let Ranking { ranked, mut bounds, has_waited } = ranking;
+    let Ranking { ranked, mut bounds } = ranking;
     let mut settled = Settled { search, answers: search.answers(), asked: 0, lost: 0 };
     let higher = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
     let mut rest = bounds.as_mut_slice();
@@ -145,13 +145,11 @@ fn settle<'a>(
         }
         let (best, others) = rest.split_at_mut(SETTLED_AT_ONCE.min(rest.len()));
         best.sort_unstable_by(higher);
-        if has_waited && !search.by_codes() {
-            let numbers = best.iter().take(search.wanted()).map(|(_, number)| *number as usize);
-            for (number, row) in numbers.filter_map(|n| ranked.get(n)).map(|one| one.candidate) {
-                if let Some(ground) = grounds.get(number as usize) {
-                    ground.segment.segment.will_read(ground.group, row);
-                }
-            }
+        if !search.by_codes() {
+            let best = best.iter().take(search.wanted());
+            let best = best.filter_map(|(_, number)| ranked.get(*number as usize));
+            // Where the first is at hand the others are, most likely.
+            best.take_while(|one| must_wait(search, grounds, one)).for_each(drop);
         }
         for (bound, number) in best {
             if !settled.answers.enters(*bound) {
@@ -165,6 +163,17 @@ fn settle<'a>(
         rest = others;
     }
     Ok(settled)
+}
+
+/// Whether a candidate's exact vector has to be waited for; then it is on its way.
+fn must_wait(search: &Search<'_>, grounds: &[Ground<'_>], one: &Ranked<'_>) -> bool {
+    let Some(ground) = grounds.get(one.candidate.0 as usize) else { return false };
+    let levels = &search.scope.view.levels;
+    let is_in_ram = match one.copy {
+        FastCopy::Id(id) => levels.resident_of(id, &ground.versions()).is_some(),
+        FastCopy::Arena(..) | FastCopy::None => false,
+    };
+    !is_in_ram && !ground.segment.segment.fetch_vector(ground.group, one.candidate.1)
 }
 
 struct Settled<'a> {
