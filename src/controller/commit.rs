@@ -183,7 +183,7 @@ impl Engine {
     }
 
     fn make_room_for(&self, request: &Request) -> Result<Vec<Receipt>> {
-        self.reserve.give_up(&*self.disk);
+        self.give_up_reserve();
         if let Err(error) = self.archive_all() {
             self.note_checkpoint_error(error);
         }

@@ -15,6 +15,7 @@ use crate::controller::commit::Request;
 use crate::controller::engine::Engine;
 use crate::controller::stage::Step;
 use crate::organs::catalog::Catalog;
+use crate::organs::wal::Wal;
 use crate::organs::{archive, columns, reserve};
 use crate::tiers::View;
 use crate::tiers::cold::{Cold, ColdSegment};
@@ -91,18 +92,33 @@ impl Engine {
     pub fn with_reserve<T>(&self, run: impl Fn() -> Result<T>) -> Result<T> {
         match run() {
             Err(error) if error.kind() == ErrorKind::Full => {
-                self.reserve.give_up(&*self.disk);
+                self.give_up_reserve();
                 run()
             }
             other => other,
         }
     }
 
+    /// Gives the bytes that are kept for a full disk to whoever is to make room on it.
+    pub fn give_up_reserve(&self) {
+        self.give_up_spares();
+        self.reserve.give_up(&*self.disk);
+    }
+
+    /// Lets go of the log's spare files. Answers whether there were any.
+    fn give_up_spares(&self) -> bool {
+        self.wal.lock().as_mut().is_some_and(Wal::give_up_spares)
+    }
+
     /// Makes the reserve again before anything is written that makes the store larger. Errors with
     /// `Full`; what else may keep the file from being made keeps no write out.
     pub fn keep_reserve(&self) -> Result<()> {
         let log_bytes = self.log_bytes.load(Ordering::Acquire);
-        let kept = self.reserve.ensure(&*self.disk, reserve::bytes_for(log_bytes));
+        let ensure = || self.reserve.ensure(&*self.disk, reserve::bytes_for(log_bytes));
+        let mut kept = ensure();
+        if kept.as_ref().is_err_and(|e| e.kind() == ErrorKind::Full) && self.give_up_spares() {
+            kept = ensure();
+        }
         match kept {
             Err(error) if error.kind() != ErrorKind::Full => {
                 tracing::warn!(%error, "no reserve is kept for a full disk");
@@ -212,6 +228,17 @@ impl Engine {
         Ok(())
     }
 
+    /// Lets the log go of what it held before and keeps files of for use again, what was deleted among it.
+    fn forget_log(&self) -> Result<()> {
+        let mut wal = self.wal.lock();
+        let Some(wal) = wal.as_mut() else { return Ok(()) };
+        wal.forget_old().inspect_err(|e| {
+            if wal.is_poisoned() {
+                self.poison.set(e);
+            }
+        })
+    }
+
     /// Runs something that needs the catalog; the caller holds `maintenance`, and has revived the
     /// catalog before it looked at the view.
     fn with_ground<T>(&self, run: impl FnOnce(&Ground<'_>) -> Result<T>) -> Result<T> {
@@ -319,6 +346,7 @@ impl Engine {
         if report.expired > 0 {
             self.checkpoint()?;
         }
+        self.forget_log()?;
         self.give_back(report)
     }
 
@@ -335,7 +363,7 @@ impl Engine {
         let mut damaged = Damaged::new();
         report.rows_moved = match self.merge(&vacuum::plan, &mut damaged) {
             Err(error) if error.kind() == ErrorKind::Full => {
-                self.reserve.give_up(&*self.disk);
+                self.give_up_reserve();
                 self.revive_catalog()?;
                 self.merge(&vacuum::thrifty, &mut damaged)?
             }

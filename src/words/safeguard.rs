@@ -39,6 +39,8 @@ safeguards! {
     LogCloseSync,
     /// The removal of log segments is durable.
     LogReclaimDirSync,
+    /// What recycled log segments held before is gone for good after a vacuum.
+    LogForgetSync,
     /// The tail that an interrupted process left is written again and synced.
     MendSync,
     /// The name of the tail written again is durable.
@@ -149,6 +151,12 @@ safeguards! {
     LogStart,
     /// Damage before acknowledged records is refused, not cut off.
     LogVerdict,
+    /// Zeros stand behind what is written to a recycled log segment.
+    LogEndZeros,
+    /// They are no end when a frame of the segment stands behind them.
+    LogEnd,
+    /// A log segment is not made of a file that a reader may hold.
+    LogSpareHeld,
     /// Records of the log that are archived are not applied again.
     LogApplied,
     /// Rows that are not newer than what the index knows are not applied.

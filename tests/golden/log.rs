@@ -44,7 +44,10 @@ pub fn read(file: &[u8], store: &[u8; 16], number: u64) -> Read<Segment> {
     let header = part(&what, file, 0, HEADER as u64)?;
     let mut cursor = Cursor::new(&what, header);
     cursor.expect("magic", b"pmll-wal")?;
-    cursor.expect("format", &0x0000_de01_u32.to_le_bytes())?;
+    cursor.expect("format", &0xde01_u16.to_le_bytes())?;
+    // A closed log holds no old bytes, whatever its files were before.
+    let flags = cursor.u16()?;
+    hold(flags <= 1, || format!("{what}: flags {flags:#x}"))?;
     cursor.expect("store", store)?;
     cursor.expect("number", &number.to_le_bytes())?;
     let (first_lsn, first_batch, salt) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);

@@ -10,6 +10,8 @@ use pmll_torture::{SimulateOptions, simulate};
 const EFFORT: u32 = 3;
 const DISTINCT_MIN: u64 = 150_000;
 const NESTED_MIN: u64 = 30_000;
+/// Segments of the log that the workload makes of older ones, at least.
+const RECYCLED_MIN: usize = 10;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -26,16 +28,18 @@ fn every_crash_leaves_a_state_that_was_issued_and_nothing_acknowledged_is_lost()
     let report = simulate(&options, &|_| {}).unwrap_or_else(|why| panic!("{why}"));
     println!(
         "crash: {} distinct images, {} crashed again, {} of a lying disk, {} calls in {} legs, \
-         {} acts, effort {effort}, seed {seed}, {:.0} s",
+         {} acts, {} recycled segments, effort {effort}, seed {seed}, {:.0} s",
         report.distinct,
         report.nested,
         report.lying,
         report.calls,
         report.legs,
         report.acts,
+        report.recycled,
         begun.elapsed().as_secs_f64()
     );
     assert!(report.violations.is_empty(), "\n{}\n", report.violations.join("\n\n"));
+    assert!(report.recycled >= RECYCLED_MIN, "only {} recycled", report.recycled);
     let enough = report.distinct >= DISTINCT_MIN && report.nested >= NESTED_MIN;
     assert!(enough || effort < EFFORT, "too few images: {} and {}", report.distinct, report.nested);
 }

@@ -46,7 +46,9 @@ fn witness(safeguard: Safeguard) -> Witness {
         LogFrameCrc | LogPayloadCrc | LogBatchCrc | LogVerdict | LogGap | LogStart | LogOrder => {
             Unit("wal::tests::damage")
         }
-        LogApplied | LogReclaimDirSync => Unit("wal::tests"),
+        LogApplied | LogReclaimDirSync | LogForgetSync | LogEndZeros | LogEnd | LogSpareHeld => {
+            Unit("wal::tests")
+        }
         OpPayloadCrc => Unit("codec::op"),
         LargePayloadCrc => It("cuts::"),
         ArchiveHeaderCrc | ArchiveTrailerCrc | ArchiveFooterCrc | ArchiveRowCrc

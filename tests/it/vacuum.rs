@@ -198,3 +198,59 @@ fn a_segment_with_a_rotten_payload_is_left_as_it_is() {
     assert_eq!((report.damaged, report.rows_moved), (1, 0), "{report:?}");
     assert!(store.collection("notes").unwrap().contains("k30").unwrap());
 }
+
+/// Every file that holds a piece of it.
+fn holders(disk: &MemoryDisk, piece: &[u8]) -> Vec<String> {
+    let folders = ["wal", "archive", "arena", "columns"].map(|folder| {
+        let names = disk.list(folder).unwrap();
+        names.into_iter().map(move |name| format!("{folder}/{name}"))
+    });
+    let names = folders.into_iter().flatten().chain(["index.redb".to_owned()]);
+    names
+        .filter(|name| {
+            let file = disk.open(name, OpenMode::Read).unwrap();
+            let mut bytes = vec![0; file.len().unwrap() as usize];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            bytes.windows(piece.len()).any(|part| part == piece)
+        })
+        .collect()
+}
+
+/// A segment of the log is used again for the next one, with what it held in it. What was deleted must
+/// not stay there.
+#[test]
+fn what_was_deleted_is_in_no_file_after_a_vacuum() {
+    const SECRET: &[u8] = b"nobody shall ever read this again";
+    let (disk, clock) = (MemoryDisk::new(), ManualClock::new());
+    let store = try_open(&disk, &clock, tiny()).unwrap();
+    let notes = store.collection("notes").unwrap();
+    let fill = |name: &str, entries: usize, payload: &[u8]| {
+        for n in 0..entries {
+            notes.put(format!("{name}{n}"), Draft::bytes(payload)).unwrap();
+        }
+    };
+    for later in 0..3 {
+        let name = format!("secret{later}-");
+        fill(&name, 400, &SECRET.repeat(8));
+        store.checkpoint().unwrap();
+        // Into a segment that held some of them, as far as it goes.
+        fill("other", later, b"something else");
+        let held = holders(&disk, SECRET);
+        assert!(held.iter().any(|file| file.starts_with("wal/")), "{later}: {held:?}");
+        for n in 0..400 {
+            assert!(notes.delete(format!("{name}{n}")).unwrap());
+        }
+        store.vacuum().unwrap();
+        assert_eq!(holders(&disk, SECRET), Vec::<String>::new(), "after vacuum {later}");
+        fill("more", later * 3, b"something else");
+        assert_eq!(holders(&disk, SECRET), Vec::<String>::new(), "and writes");
+    }
+    store.checkpoint().unwrap();
+    drop(notes);
+    store.close().unwrap();
+    assert_eq!(holders(&disk, b"something else").len(), 1, "the archive alone has the rest");
+    assert!(
+        disk.list("wal").unwrap().iter().all(|name| name.ends_with(".wal")),
+        "a close keeps none"
+    );
+}

@@ -1,8 +1,8 @@
 //! Byte form of the log: the segment header, and the frames that follow it to the segment's end.
 //!
 //! ```text
-//! segment  header (64 bytes), frames, zeros up to the end of the file
-//! header   magic[8] format:u32 store[16] segment:u64 first_lsn:u64 first_batch:u64 salt:u64 crc:u32
+//! segment  header (64 bytes), frames, zeros up to the end of the file (recycled: some, then old bytes)
+//! header   magic[8] format:u16 flags:u16 store[16] segment:u64 first_lsn:u64 first_batch:u64 salt:u64 crc:u32
 //! frame    len:u32 kind:u8 lag:u24 lsn:u64 batch:u64 payload_crc:u32 header_crc:u32, payload[len]
 //! commit   payload of a commit frame: count:u32 first_lsn:u64 batch_crc:u32
 //! ```
@@ -38,8 +38,10 @@ pub const COMMIT_BYTES: usize = 16;
 pub const LAG_MAX: u32 = (1 << 24) - 1;
 
 const MAGIC: [u8; 8] = *b"pmll-wal";
-/// Format `0-dev`: refused by every build with another number.
+/// Format `0-dev`, without flags: refused by every build with another number.
 const FORMAT: u32 = 0x0000_de01;
+/// The same with the flag that says what the file was before.
+const FORMAT_RECYCLED: u32 = FORMAT | 1 << 16;
 
 /// First bytes of a segment: what it is, whose, and where in the history it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub struct SegmentHeader {
     pub first_batch: u64,
     /// Random number, so that no two segments ever share their CRCs.
     pub salt: u64,
+    /// Whether its file was another segment before, whose bytes may stand behind the end of this one.
+    pub recycled: bool,
 }
 
 /// Why bytes are not a segment header of this format.
@@ -76,7 +80,7 @@ impl SegmentHeader {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.put_bytes(&MAGIC);
-        out.put_u32(FORMAT);
+        out.put_u32(if self.recycled { FORMAT_RECYCLED } else { FORMAT });
         out.put_bytes(&self.store_id);
         out.put_u64(self.number);
         out.put_u64(self.first_lsn.0);
@@ -97,7 +101,8 @@ impl SegmentHeader {
             return Err(HeaderError::Bad);
         }
         let format = reader.u32()?;
-        if format != FORMAT {
+        let recycled = format == FORMAT_RECYCLED;
+        if format != FORMAT && !recycled {
             return Err(HeaderError::Format(format));
         }
         let header = SegmentHeader {
@@ -106,6 +111,7 @@ impl SegmentHeader {
             first_lsn: Lsn(reader.u64()?),
             first_batch: reader.u64()?,
             salt: reader.u64()?,
+            recycled,
         };
         let furthest = header.number.max(header.first_lsn.0).max(header.first_batch);
         if furthest > limits::COUNT_MAX { Err(HeaderError::Bad) } else { Ok(header) }
@@ -306,6 +312,7 @@ mod tests {
             first_lsn: Lsn(100),
             first_batch: 30,
             salt: 0x1122_3344_5566_7788,
+            recycled: false,
         }
     }
 
@@ -357,6 +364,19 @@ mod tests {
         let crc = crc32fast::hash(&bytes[..HEADER_BYTES - 4]);
         bytes.set_u32(HEADER_BYTES - 4, crc);
         assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Format(0x0000_de09)));
+    }
+
+    #[test]
+    fn a_header_says_what_its_file_was_before() {
+        let recycled = SegmentHeader { recycled: true, ..header() };
+        let mut bytes = Vec::new();
+        recycled.encode(&mut bytes);
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(recycled));
+        // A flag that nobody knows yet is a format of its own.
+        bytes[10] = 3;
+        let crc = crc32fast::hash(&bytes[..HEADER_BYTES - 4]);
+        bytes.set_u32(HEADER_BYTES - 4, crc);
+        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Format(0x0003_de01)));
     }
 
     #[test]

@@ -92,7 +92,14 @@ fn disk(folders: &[&str], files: &[(&str, &[u8])]) -> std::io::Result<MemoryDisk
 
 fn head() -> SegmentHeader {
     let salt = 0x0101_0202_0303_0404;
-    SegmentHeader { store_id: STORE, number: 1, first_lsn: Lsn(1), first_batch: 1, salt }
+    SegmentHeader {
+        store_id: STORE,
+        number: 1,
+        first_lsn: Lsn(1),
+        first_batch: 1,
+        salt,
+        recycled: false,
+    }
 }
 
 /// The header of a log segment.

@@ -1,8 +1,8 @@
 //! The segment that is being appended to.
 //!
-//! It knows offsets and bytes: where the next frame goes, how far the file is filled with zeros,
-//! and whether a failed batch left parts of itself behind the tail. It syncs where its own promise
-//! needs it (creation) and leaves all other syncing, numbering and poisoning to the
+//! It knows offsets and bytes: where the next frame goes, how far the file is filled with zeros or
+//! with what it held before, and whether a failed batch left parts of itself behind the tail. It syncs
+//! where its own promise needs it (creation, and when old bytes are cut off) and leaves all other syncing, numbering and poisoning to the
 //! [`writer`](super::writer).
 
 use std::io;
@@ -14,15 +14,19 @@ use crate::bytes::codec::log::{
 };
 use crate::bytes::codec::op::{encode_head, encoded_len};
 use crate::io::{Disk, File, OpenMode};
-use crate::words::error::Error;
+use crate::words::error::{Error, ErrorKind};
 use crate::words::id::Lsn;
 use crate::words::record::Op;
 use crate::words::safeguard::Safeguard;
 
+use super::spares::Spare;
 use super::{FOLDER, TEMPORARY, WalOptions, file_name};
 
 /// Length of a frame without payload; every segment keeps so much room for its footer.
 pub const FRAME: u64 = FRAME_BYTES as u64;
+/// So many zeros stand behind a batch where old bytes would: room for a mark or a close frame, and for
+/// the place of a frame behind it that says that nothing follows.
+const END_BYTES: usize = 2 * FRAME_BYTES;
 /// A payload from this size on is written from where it is, not copied into the buffer.
 const COPY_BYTES_MAX: usize = 256 << 10;
 /// The buffer is written out when it holds this much.
@@ -38,6 +42,13 @@ pub enum Failed {
     Write(Error),
     /// Nobody knows what is on disk: the log must not be written any more.
     Fatal(Error),
+}
+
+impl Failed {
+    /// Whether there was no room for it.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Failed::Write(error) if error.kind() == ErrorKind::Full)
+    }
 }
 
 /// A batch to be written.
@@ -73,10 +84,15 @@ pub struct Active {
     pub at_tail: Option<Kind>,
     /// How much was written to it, frames first, zeros second.
     pub written: (u64, u64),
+    /// Whether the next segment may be made of it. This process made it, so all that read it have the
+    /// very file that it has.
+    pub may_recycle: bool,
     name: String,
     seed: Seed,
     /// The file has blocks up to here.
     filled: u64,
+    /// Bytes of an older segment may stand behind the tail up to here.
+    old_end: u64,
 }
 
 impl Active {
@@ -95,29 +111,41 @@ impl Active {
             is_broken: false,
             at_tail,
             written: (0, 0),
+            may_recycle: false,
             name: file_name(header.number),
             seed: header.seed(),
             filled: filled.max(tail),
+            old_end: if header.recycled { filled } else { 0 },
         }
     }
 
     /// Creates a segment under a temporary name: header and first zeros, synced; then its own name,
-    /// synced. So a segment whose header is damaged is never one that was being created.
+    /// synced. So a segment whose header is damaged is never one that was being created. A spare has
+    /// such a name and blocks of its own already.
     pub fn create(
         disk: &dyn Disk,
         header: &SegmentHeader,
         options: &WalOptions,
+        spare: Option<Spare>,
     ) -> Result<Active, Failed> {
         let name = file_name(header.number);
-        let temporary = format!("{name}{TEMPORARY}");
-        let active = Active::fill_new(disk, header, options, &temporary);
-        let named = active.and_then(|active| {
+        let header = SegmentHeader { recycled: spare.is_some(), ..*header };
+        let (temporary, active) = match spare {
+            Some(spare) => (spare.name, Active::write_over(spare.file, &header, spare.bytes)),
+            None => {
+                let temporary = format!("{name}{TEMPORARY}");
+                let active = Active::fill_new(disk, &header, options, &temporary);
+                (temporary, active)
+            }
+        };
+        let named = active.and_then(|mut active| {
+            active.may_recycle = true;
             let renamed = disk.rename(&temporary, &name);
             renamed.map_err(|e| Failed::Write(Error::io(format_args!("rename {temporary}"), e)))?;
             Ok(active)
         });
         let active = named.inspect_err(|_| {
-            let _ = disk.remove(&temporary); // Best effort: the next creation tries again.
+            let _ = disk.remove(&temporary); // Best effort: the next creation or open tries again.
         })?;
         Safeguard::LogCreateDirSync
             .keep(|| disk.sync_dir(FOLDER))
@@ -152,6 +180,58 @@ impl Active {
         active.written = (HEADER_BYTES as u64, active.filled - HEADER_BYTES as u64);
         active.sync(Safeguard::LogCreateSync)?;
         Ok(active)
+    }
+
+    /// Makes the start of a segment in a file that was another one. Nothing verifies any more of what
+    /// stands in it: the seed of its CRCs has another number and LSN.
+    fn write_over(
+        file: Arc<dyn File>,
+        header: &SegmentHeader,
+        bytes: u64,
+    ) -> Result<Active, Failed> {
+        let mut active = Active::reopen(file, header, HEADER_BYTES as u64, bytes, None);
+        let mut start = Vec::with_capacity(HEADER_BYTES + END_BYTES);
+        header.encode(&mut start);
+        start.resize(HEADER_BYTES + active.end_bytes(HEADER_BYTES as u64), 0);
+        active.write(&start, 0)?;
+        active.written = (HEADER_BYTES as u64, (start.len() - HEADER_BYTES) as u64);
+        active.sync(Safeguard::LogCreateSync)?;
+        Ok(active)
+    }
+
+    /// How many zeros must follow on what ends here.
+    fn end_bytes(&self, end: u64) -> usize {
+        let old = self.old_end.saturating_sub(end);
+        usize::try_from(old).unwrap_or(END_BYTES).min(END_BYTES)
+    }
+
+    /// Cuts off what the file held before, and makes that durable before anything more is written,
+    /// since what follows takes the end of the file for the end of the old bytes.
+    pub fn forget_old(&mut self) -> Result<(), Failed> {
+        let end = self.last_byte();
+        if self.old_end <= end {
+            return Ok(());
+        }
+        self.cut_old(end).map_err(Failed::Write)?;
+        self.sync(Safeguard::LogForgetSync)
+    }
+
+    /// The same without a sync, for a segment that is being closed.
+    pub fn drop_old(&mut self) -> Result<(), Error> {
+        let end = self.last_byte();
+        if self.old_end > end { self.cut_old(end) } else { Ok(()) }
+    }
+
+    fn cut_old(&mut self, end: u64) -> Result<(), Error> {
+        let cut = self.file.set_len(end);
+        cut.map_err(|e| Error::io(format_args!("shorten {}", self.name), e))?;
+        (self.filled, self.old_end) = (end, 0);
+        Ok(())
+    }
+
+    /// Where the tail ends, or the frame that stands at it.
+    fn last_byte(&self) -> u64 {
+        self.tail + if self.at_tail.is_some() { FRAME } else { 0 }
     }
 
     /// Whether no batch was ever written to it.
@@ -224,6 +304,7 @@ impl Active {
         match &result {
             Ok((end, _)) => {
                 self.written.0 += end - self.tail;
+                self.written.1 += self.end_bytes(*end) as u64;
                 self.tail = *end;
                 self.filled = self.filled.max(*end);
             }
@@ -306,8 +387,12 @@ impl Active {
         if let Some(place) = head.get_mut(start..) {
             place.copy_from_slice(&frame.encode(self.seed, offset));
         }
+        let end = base + out.len() as u64;
+        if !Safeguard::LogEndZeros.is_off() {
+            out.resize(out.len() + self.end_bytes(end), 0);
+        }
         self.write(out, base)?;
-        Ok((base + out.len() as u64, places))
+        Ok((end, places))
     }
 
     /// Writes a frame without payload at the tail, and leaves the tail before it.
@@ -315,6 +400,7 @@ impl Active {
         let frame = Frame::empty(kind, self.seed, self.tail, lag, lsn, batch);
         self.write(&frame.encode(self.seed, self.tail), self.tail)?;
         self.at_tail = Some(kind);
+        self.filled = self.filled.max(self.tail + FRAME);
         self.written.0 += FRAME;
         Ok(())
     }

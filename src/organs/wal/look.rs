@@ -23,7 +23,9 @@ use crate::words::id::Lsn;
 use crate::words::limits;
 use crate::words::record::Op;
 
-use super::survey::{Asked, BATCH_END_BYTES, Window, has_hole, is_blank, plausible, survey};
+use super::survey::{
+    Asked, BATCH_END_BYTES, Window, has_hole, is_blank, is_end, plausible, survey,
+};
 use super::verdict::{Evidence, Verdict, judge};
 use super::{file_name, list};
 
@@ -208,6 +210,7 @@ fn look_at(
             last_lsn: Lsn(header.first_lsn.0.saturating_sub(1)),
             last_batch: header.first_batch.saturating_sub(1),
             applied,
+            recycled: header.recycled,
         },
         later,
         at: HEADER_BYTES as u64,
@@ -242,7 +245,7 @@ impl Walk<'_> {
         loop {
             let (at, seed) = (self.at, self.asked.seed);
             let Some(frame) = Frame::decode(seed, at, self.window.get(at, FRAME_BYTES)?) else {
-                if self.batch.count() == 0 && is_blank(&mut self.window, at)? {
+                if self.batch.count() == 0 && is_end(&mut self.window, at, &self.asked)? {
                     break;
                 }
                 let resumes = self.next_frame(at.saturating_add(1))?;

@@ -1,7 +1,7 @@
 //! The log: every acknowledged write that is not archived yet.
 //!
 //! A log is a row of segments `wal/NNNNNNNNNN.wal`, numbered without gaps from some number on, each
-//! written once from front to back and removed when the archive holds all of it. [`replay`] reads, [`Wal`] writes.
+//! written once from front to back and given back when the archive holds all of it. [`replay`] reads, [`Wal`] writes.
 //!
 //! How a batch gets there:
 //! 1. `append` writes its operations and a commit frame over blocks that were filled with zeros
@@ -9,6 +9,9 @@
 //! 2. `sync` makes it durable. A failed sync poisons the log: nobody knows what reached the disk,
 //!    so nothing is written behind it; opening again finds out and writes the tail anew.
 //! 3. `mark_acked` leaves a mark, without a sync of its own, that step 2 had succeeded.
+//!
+//! A segment that is given back becomes a spare, and the next one is made of it (`spares.rs`): what it
+//! held stays behind the end of the new one, under CRCs that no longer verify.
 //!
 //! How an opening store reads it: [`scan`] walks the frames and never writes. At the first frame
 //! that does not verify it gathers evidence, and [`verdict`] says what it was: a write that was cut
@@ -35,7 +38,9 @@ use crate::words::id::Lsn;
 mod active;
 pub mod look;
 mod mend;
+mod reclaim;
 mod scan;
+mod spares;
 mod survey;
 mod verdict;
 mod writer;
@@ -151,11 +156,15 @@ pub fn file_name(number: u64) -> String {
 /// What the name of a segment ends in while it is being made.
 const TEMPORARY: &str = ".tmp";
 
-/// Removes what makers of segments that were cut off left behind.
+/// What it ends in while the file waits to become a later segment.
+const SPARE: &str = ".spare";
+
+/// Removes what makers of segments that were cut off left behind, and the spares of an earlier opening.
 fn remove_strays(disk: &dyn Disk) -> Result<()> {
     let names = disk.list(FOLDER).map_err(|e| Error::io(format_args!("list {FOLDER}/"), e))?;
     for name in names {
-        if name.strip_suffix(TEMPORARY).and_then(parse_name).is_some() {
+        let stem = name.strip_suffix(TEMPORARY).or_else(|| name.strip_suffix(SPARE));
+        if stem.and_then(parse_name).is_some() {
             let name = join(FOLDER, &name);
             disk.remove(&name).map_err(|e| Error::io(format_args!("remove {name}"), e))?;
         }

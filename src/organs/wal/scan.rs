@@ -4,8 +4,8 @@
 //!    the applied one: whatever older segments hold is archived, gaps between them included.
 //! 2. Walk the frames. Operations are decoded as they come and handed out when the commit frame of
 //!    their batch verifies, so memory holds one batch and one window of the file.
-//! 3. At a frame that does not verify: blank to the end of the last segment is the end of the log;
-//!    otherwise look through what lies behind ([`survey`](super::survey)), go on behind it if all it
+//! 3. At a frame that does not verify: blank to the end of the last segment is the end of the log (of
+//!    a recycled one: blank as far as a frame would reach, and no frame behind); otherwise look through what lies behind ([`survey`](super::survey)), go on behind it if all it
 //!    can have held is archived, or ask for the [`verdict`](super::verdict).
 //! 4. From segment to segment numbers and LSNs must continue without a gap.
 //!
@@ -22,7 +22,7 @@ use crate::words::limits;
 use crate::words::record::Op;
 use crate::words::safeguard::Safeguard;
 
-use super::survey::{Asked, BATCH_END_BYTES, Window, has_hole, is_blank, survey};
+use super::survey::{Asked, BATCH_END_BYTES, Window, has_hole, is_blank, is_end, survey};
 use super::verdict::{Evidence, Verdict, judge};
 use super::{Scan, Sealed, Tail, TornTail, file_name, list};
 
@@ -274,7 +274,7 @@ impl Walk<'_> {
                         return Ok(End { at: self.at + FRAME, footer: true });
                     }
                     // A mark or a close stands at the tail: the next batch would overwrite it.
-                    if self.later.is_none() && is_blank(&mut self.window, self.at + FRAME)? {
+                    if self.later.is_none() && self.is_end(self.at + FRAME)? {
                         self.scan.clean = frame.kind == Kind::Close && frame.lag == 0;
                         return Ok(End { at: self.at, footer: false });
                     }
@@ -374,15 +374,10 @@ impl Walk<'_> {
     fn broken(&mut self, mark: Option<Frame>) -> Result<Option<End>> {
         let in_batch = self.batch.count > 0;
         let from = if mark.is_some() { self.at + FRAME } else { self.at };
-        if self.later.is_none() && !in_batch && is_blank(&mut self.window, from)? {
+        if self.later.is_none() && !in_batch && self.is_end(from)? {
             return Ok(Some(End { at: self.at, footer: false }));
         }
-        let asked = Asked {
-            seed: self.seed,
-            last_lsn: self.position.lsn,
-            last_batch: self.position.batch,
-            applied: self.applied,
-        };
+        let asked = self.asked();
         let found = survey(&mut self.window, from, &asked)?;
         let cut = if in_batch { self.batch.start } else { self.at };
         if let Some(resume) = found.resume {
@@ -424,6 +419,11 @@ impl Walk<'_> {
             // A mark that still stands says that the batch over it did not arrive.
             has_hole: mark.is_some() || has_hole(&mut self.window, cut, batch_end)?,
         };
+        // Behind a batch in a recycled segment stand bytes that nobody wants to see again.
+        let written_end = match self.header.recycled {
+            true => batch_end.min(self.window.len()),
+            false => found.written_end,
+        };
         let file = self.window.name().to_owned();
         match judge(&evidence) {
             Verdict::Rot(first, last) if !Safeguard::LogVerdict.is_off() => {
@@ -437,12 +437,27 @@ impl Walk<'_> {
                 self.scan.torn = Some(TornTail {
                     file,
                     offset: cut,
-                    bytes: found.written_end.saturating_sub(cut).max(self.at - cut),
+                    bytes: written_end.saturating_sub(cut).max(self.at - cut),
                     ambiguous: verdict == Verdict::Ambiguous,
                 });
                 Ok(Some(End { at: cut, footer: false }))
             }
         }
+    }
+
+    fn asked(&self) -> Asked {
+        Asked {
+            seed: self.seed,
+            last_lsn: self.position.lsn,
+            last_batch: self.position.batch,
+            applied: self.applied,
+            recycled: self.header.recycled,
+        }
+    }
+
+    fn is_end(&mut self, from: u64) -> Result<bool> {
+        let asked = self.asked();
+        is_end(&mut self.window, from, &asked)
     }
 
     fn note(&mut self, note: String) {

@@ -13,6 +13,7 @@ use crate::bytes::codec::log::{COMMIT_BYTES, Commit, FRAME_BYTES, Frame, Kind, S
 use crate::io::{Disk, File, OpenMode};
 use crate::words::error::{Error, Result};
 use crate::words::id::Lsn;
+use crate::words::safeguard::Safeguard;
 
 /// How much is read at once.
 const WINDOW_BYTES: usize = 256 << 10;
@@ -82,7 +83,8 @@ impl Window {
 /// What lies behind an offset.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Survey {
-    /// End of the last byte that is not zero; 0 when all are.
+    /// End of the last byte that is not zero; 0 when all are, and in a recycled segment, where old
+    /// bytes stand behind what was written.
     pub written_end: u64,
     /// Where the frames that were found say that they end.
     pub frames_end: u64,
@@ -121,6 +123,8 @@ pub struct Asked {
     pub last_batch: u64,
     /// Everything up to here is in the archive.
     pub applied: Lsn,
+    /// Whether the file was another segment before.
+    pub recycled: bool,
 }
 
 /// Looks through everything from `from` to the end of the file.
@@ -145,7 +149,9 @@ pub fn survey(window: &mut Window, from: u64, asked: &Asked) -> Result<Survey> {
 
 fn look_through(piece: &[u8], start: u64, asked: &Asked, found: &mut Survey) {
     let Some(last) = piece.iter().rposition(|byte| *byte != 0) else { return };
-    found.written_end = found.written_end.max(start + last as u64 + 1);
+    if !asked.recycled {
+        found.written_end = found.written_end.max(start + last as u64 + 1);
+    }
     for (i, bytes) in piece.windows(FRAME_BYTES).enumerate().take(last + 1) {
         let Some(frame) = plausible(bytes, asked, start + i as u64) else { continue };
         let offset = start + i as u64;
@@ -247,6 +253,21 @@ pub fn is_blank(window: &mut Window, from: u64) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether the log ends at an offset: zeros from there to the end of the file. A recycled segment has
+/// old bytes behind its end. There it is zeros in place of a frame, and no frame of this segment behind
+/// them, which is what rot would leave of a batch whose first frame it made zeros.
+pub fn is_end(window: &mut Window, from: u64, asked: &Asked) -> Result<bool> {
+    if is_blank(window, from)? {
+        return Ok(true);
+    }
+    let place = window.get(from, FRAME_BYTES)?;
+    if !asked.recycled || ZEROS.get(..place.len()) != Some(place) {
+        return Ok(false);
+    }
+    let found = survey(window, from, asked)?;
+    Ok(!Safeguard::LogEnd.finds(found.frames_end > 0))
+}
+
 /// The shortest end of a batch: its commit frame.
 pub const BATCH_END_BYTES: u64 = (FRAME_BYTES + COMMIT_BYTES) as u64;
 
@@ -264,9 +285,11 @@ mod tests {
             first_lsn: Lsn(1),
             first_batch: 1,
             salt: 1,
+            recycled: false,
         };
         let seed = header.seed();
-        let asked = Asked { seed, last_lsn: Lsn(5), last_batch: 5, applied: Lsn(8) };
+        let asked =
+            Asked { seed, last_lsn: Lsn(5), last_batch: 5, applied: Lsn(8), recycled: false };
         let mut payload = Vec::new();
         Commit { count: 3, first_lsn: Lsn(8), batch_crc: 0 }.encode(&mut payload);
         let seam = WINDOW_BYTES as u64;

@@ -18,6 +18,7 @@ mod crash;
 mod damage;
 mod edges;
 mod looks;
+mod recycled;
 
 const STORE: [u8; 16] = *b"store under test";
 const SMALL: WalOptions = WalOptions { segment_bytes: 8192, zero_bytes: 4096, salt: 5 };
@@ -85,6 +86,11 @@ fn check(applied: u64, scan: &Scan, ops: &[Op]) -> u64 {
 fn open_on(disk: &(impl Disk + Clone + 'static), applied: u64) -> Wal {
     let (scan, _) = read(disk, applied).unwrap();
     Wal::open(Arc::new(disk.clone()), STORE, scan, SMALL).unwrap()
+}
+
+/// What a segment is called once it was given back.
+fn spare_name(number: u64) -> String {
+    format!("{}.spare", file_name(number))
 }
 
 /// The folder is there before anything of it: whoever enters a store makes it.
@@ -246,13 +252,14 @@ fn reclaiming_removes_what_is_applied_and_no_more() {
     let all = wal.unapplied_bytes();
     assert_eq!(wal.reclaim(Lsn(9)).unwrap(), 0);
     assert!(wal.reclaim(Lsn(20)).unwrap() > 0);
-    assert_eq!(disk.file_names(), ["wal/0000000003.wal", "wal/0000000004.wal"]);
+    let names = [spare_name(1), spare_name(2), file_name(3), file_name(4)];
+    assert_eq!(disk.file_names(), names);
     let (scan, ops) = read(&disk, 20).unwrap();
     assert_eq!(check(20, &scan, &ops), 32);
     assert_eq!(read(&disk, 19).unwrap_err().kind(), ErrorKind::Corrupt);
     assert!(wal.unapplied_bytes() <= all);
     assert!(wal.reclaim(Lsn(32)).unwrap() > 0);
-    assert_eq!(disk.file_names(), Vec::<String>::new());
+    assert_eq!(disk.file_names(), [1, 2, 3, 4].map(spare_name));
     for image in disk.crash_images(Profile::Posix, 64) {
         assert!(list(&image).unwrap().is_empty(), "a power cut brings none of them back");
     }

@@ -24,35 +24,54 @@ use crate::words::safeguard::Safeguard;
 
 use super::active::{Active, Failed, NewBatch, batch_bytes};
 use super::mend::mend;
-use super::{FOLDER, SEGMENT_BYTES_MIN, Scan, Sealed, WalOptions, file_name, remove_strays};
+use super::spares::Spares;
+use super::{SEGMENT_BYTES_MIN, Scan, Sealed, WalOptions, remove_strays};
 
 /// The write buffer is given back down to this after a large batch.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
 /// How finely the log remembers which LSN stands where: `unapplied_bytes` is exact to this.
 const MARK_BYTES: u64 = 16 << 10;
 
+/// So many files of segments are kept open for use again; of a larger log the others are removed.
+const FILES_MAX: usize = 64;
+
+/// A segment that nothing is appended to any more.
+#[derive(Debug)]
+pub struct Ended {
+    pub sealed: Sealed,
+    /// As it was written, when this process has done so.
+    pub segment: Option<Active>,
+}
+
+impl From<Sealed> for Ended {
+    fn from(sealed: Sealed) -> Ended {
+        Ended { sealed, segment: None }
+    }
+}
+
 /// A log that is open for writing.
 #[derive(Debug)]
 pub struct Wal {
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     store_id: [u8; 16],
-    options: WalOptions,
-    sealed: VecDeque<Sealed>,
-    active: Option<Active>,
+    pub(super) options: WalOptions,
+    pub(super) ended: VecDeque<Ended>,
+    pub(super) active: Option<Active>,
+    pub(super) spares: Spares,
     next_number: u64,
-    last_lsn: Lsn,
-    last_batch: u64,
+    pub(super) last_lsn: Lsn,
+    pub(super) last_batch: u64,
     /// Every batch up to this one is on disk.
-    synced_batch: u64,
-    buffer: Vec<u8>,
+    pub(super) synced_batch: u64,
+    pub(super) buffer: Vec<u8>,
     /// Why nothing may be written any more.
     poison: Option<String>,
     is_closed: bool,
     /// Bytes of batches since opening and before, how much of it is applied, and which LSN ended
     /// at which total.
-    total_bytes: u64,
-    applied_bytes: u64,
-    marks: VecDeque<(Lsn, u64)>,
+    pub(super) total_bytes: u64,
+    pub(super) applied_bytes: u64,
+    pub(super) marks: VecDeque<(Lsn, u64)>,
     /// Bytes written to segments that are no longer active.
     written: (u64, u64),
 }
@@ -74,17 +93,18 @@ impl Wal {
         };
         remove_strays(&*disk)?;
         let active = mend(&*disk, &scan)?;
-        let mut sealed = VecDeque::from(scan.sealed);
+        let mut ended: VecDeque<Ended> = scan.sealed.into_iter().map(Ended::from).collect();
         if let Some(tail) = scan.tail.filter(|tail| tail.spent && !tail.footer) {
             let (number, bytes) = (tail.header.number, tail.bytes.max(tail.at));
-            sealed.push_back(Sealed { number, last_lsn: tail.last_lsn, bytes });
+            ended.push_back(Sealed { number, last_lsn: tail.last_lsn, bytes }.into());
         }
         Ok(Wal {
             disk,
             store_id,
             options,
-            sealed,
+            ended,
             active,
+            spares: Spares::default(),
             next_number: scan.next_number,
             last_lsn: scan.last_lsn,
             last_batch: scan.last_batch,
@@ -137,6 +157,9 @@ impl Wal {
                 Ok(places)
             }
             Err(failed) => {
+                if failed.is_full() {
+                    self.give_up_spares(); // For the next one.
+                }
                 if matches!(failed, Failed::Write(_)) {
                     // Cut it off right away if that works; rotating does it again, with a sync.
                     let lag = self.lag();
@@ -193,6 +216,8 @@ impl Wal {
     pub fn rotate(&mut self) -> Result<()> {
         self.check_usable()?;
         let lag = self.lag();
+        let held = self.ended.iter().filter(|ended| ended.segment.is_some()).count();
+        let is_kept = held + self.spares.len() < FILES_MAX;
         let Some(active) = &mut self.active else { return Ok(()) };
         if active.is_empty() {
             if active.is_broken {
@@ -204,61 +229,29 @@ impl Wal {
             }
             return Ok(());
         }
-        let ended = active
-            .put_frame(Kind::Footer, lag, self.last_lsn, self.last_batch)
-            .and_then(|()| active.sync(Safeguard::LogFooterSync));
+        let ended =
+            active.put_frame(Kind::Footer, lag, self.last_lsn, self.last_batch).and_then(|()| {
+                if !is_kept {
+                    drop(active.drop_old()); // What stays goes with the segment.
+                }
+                active.sync(Safeguard::LogFooterSync)
+            });
         if let Err(failed) = ended {
             // The footer may stand there in part: no batch may follow it.
             active.is_broken = true;
             return Err(self.failed(failed));
         }
         self.synced_batch = self.last_batch;
-        if let Some(active) = self.active.take() {
+        if let Some(mut active) = self.active.take() {
             self.retire(&active);
+            // Parts of a failed batch may stand behind what it takes for its end.
+            active.may_recycle &= !active.is_broken;
             let (number, bytes) = (active.number, active.file_bytes());
-            self.sealed.push_back(Sealed { number, last_lsn: self.last_lsn, bytes });
+            let sealed = Sealed { number, last_lsn: self.last_lsn, bytes };
+            let segment = Some(active).filter(|_| is_kept);
+            self.ended.push_back(Ended { sealed, segment });
         }
         Ok(())
-    }
-
-    /// Removes the segments that hold nothing newer than `applied`, the current one included when
-    /// anything stands in it. The caller has made durable elsewhere everything up to `applied`. The
-    /// result is the number of bytes given back.
-    pub fn reclaim(&mut self, applied: Lsn) -> Result<u64> {
-        self.check_usable()?;
-        self.note_applied(applied);
-        // A checkpoint counts what is resident, and a log that nobody writes to needs no room to write
-        // in: a store that idles takes what it would take after an open.
-        self.buffer = Vec::new();
-        let mut freed = 0;
-        while let Some(segment) = self.sealed.front().copied() {
-            if segment.last_lsn > applied {
-                break;
-            }
-            self.remove(segment.number)?;
-            self.sealed.pop_front();
-            freed += segment.bytes;
-        }
-        // The current segment goes without a footer: its removal is durable before a later one is
-        // created, and whatever was not synced in it is applied.
-        let spent = self.active.as_ref().filter(|a| !a.is_empty() && self.last_lsn <= applied);
-        if let Some(number) = spent.map(|active| active.number) {
-            self.remove(number)?;
-            if let Some(active) = self.active.take() {
-                self.retire(&active);
-                freed += active.file_bytes();
-            }
-            self.synced_batch = self.last_batch;
-        }
-        if freed > 0 {
-            // One that came back alone would be read as a log that a crash cut off, and its number given
-            // out again.
-            let synced = Safeguard::LogReclaimDirSync.keep(|| self.disk.sync_dir(FOLDER));
-            synced.map_err(|e| {
-                self.failed(Failed::Fatal(Error::io(format_args!("sync {FOLDER}/"), e)))
-            })?;
-        }
-        Ok(freed)
     }
 
     /// Whether a failure has ended all writing until the log is opened again.
@@ -292,7 +285,8 @@ impl Wal {
     pub fn resident_bytes(&self) -> usize {
         self.buffer.capacity()
             + self.marks.capacity() * size_of::<(Lsn, u64)>()
-            + self.sealed.capacity() * size_of::<Sealed>()
+            + self.ended.capacity() * size_of::<Ended>()
+            + self.spares.resident_bytes()
     }
 
     /// Syncs, and leaves a frame that says the log was closed in order. Nothing can be written
@@ -308,11 +302,16 @@ impl Wal {
         } else if let Some(active) = &mut self.active
             && active.at_tail != Some(Kind::Close)
         {
-            let closed = active
-                .put_frame(Kind::Close, 0, self.last_lsn, self.last_batch)
-                .and_then(|()| active.sync(Safeguard::LogCloseSync));
+            let closed =
+                active.put_frame(Kind::Close, 0, self.last_lsn, self.last_batch).and_then(|()| {
+                    // What stays if that fails is told from the log, and goes with the segment.
+                    drop(active.drop_old());
+                    active.sync(Safeguard::LogCloseSync)
+                });
             closed.map_err(|failed| self.failed(failed))?;
         }
+        // What stays is removed at the next open.
+        self.give_up_spares();
         self.is_closed = true;
         Ok(())
     }
@@ -322,7 +321,7 @@ impl Wal {
         u32::try_from(self.last_batch - self.synced_batch).unwrap_or(LAG_MAX)
     }
 
-    fn check_usable(&self) -> Result<()> {
+    pub(super) fn check_usable(&self) -> Result<()> {
         if let Some(cause) = &self.poison {
             return Err(Error::new(
                 ErrorKind::Poisoned,
@@ -376,45 +375,33 @@ impl Wal {
                 first_lsn: Lsn(self.last_lsn.0.saturating_add(1)),
                 first_batch: self.last_batch.saturating_add(1),
                 salt: self.options.salt,
+                recycled: false,
             };
-            let created = Active::create(&*self.disk, &header, &self.options);
+            let spare = self.spares.take();
+            let mut created = Active::create(&*self.disk, &header, &self.options, spare);
+            if created.as_ref().is_err_and(Failed::is_full) && self.give_up_spares() {
+                created = Active::create(&*self.disk, &header, &self.options, None);
+            }
             self.active = Some(created.map_err(|failed| self.failed(failed))?);
             self.next_number = self.next_number.saturating_add(1);
+            self.spares.note_made();
         }
-        if let Some(active) = &mut self.active {
-            let filled = active.fill(bytes, &self.options);
-            filled.map_err(|failed| self.failed(failed))?;
+        let Some(mut active) = self.active.take() else { return Ok(()) };
+        let mut filled = active.fill(bytes, &self.options);
+        if filled.as_ref().is_err_and(Failed::is_full) && self.give_up_spares() {
+            filled = active.fill(bytes, &self.options);
         }
-        Ok(())
+        self.active = Some(active);
+        filled.map_err(|failed| self.failed(failed))
     }
 
-    fn remove(&mut self, number: u64) -> Result<()> {
-        let name = file_name(number);
-        match self.disk.remove(&name) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io(format_args!("remove {name}"), e))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn retire(&mut self, active: &Active) {
+    pub(super) fn retire(&mut self, active: &Active) {
         self.written.0 += active.written.0;
         self.written.1 += active.written.1;
     }
 
-    fn note_applied(&mut self, applied: Lsn) {
-        while let Some((_, total)) = self.marks.front().filter(|mark| mark.0 <= applied) {
-            self.applied_bytes = *total;
-            self.marks.pop_front();
-        }
-        if applied >= self.last_lsn {
-            self.applied_bytes = self.total_bytes;
-        }
-    }
-
     /// Remembers what is fatal and hands the error on.
-    fn failed(&mut self, failed: Failed) -> Error {
+    pub(super) fn failed(&mut self, failed: Failed) -> Error {
         match failed {
             Failed::Write(error) => error,
             Failed::Fatal(error) => {

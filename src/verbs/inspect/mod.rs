@@ -118,7 +118,8 @@ fn files(
         let number = digits.filter(|number| file_name(*number) == file);
         let mut report = FileReport::new(disk, file);
         if number.is_none() {
-            report.fact("kind", "left over");
+            let is_spare = name.ends_with(".wal.spare");
+            report.fact("kind", if is_spare { "spare" } else { "left over" });
         }
         (report, number)
     };

@@ -449,7 +449,10 @@ pub fn nothing_left_over(disk: &SimDisk, store: &Store) -> Result<(), String> {
     for name in &names {
         let known = match name.split_once('/') {
             None => ["LOCK", "store.toml", INDEX, "RESERVE"].contains(&name.as_str()),
-            Some(("wal", file)) => file.ends_with(".wal") || file.ends_with(".torn"),
+            // Spares are there while the store is open.
+            Some(("wal", file)) => {
+                [".wal", ".spare", ".torn"].iter().any(|suffix| file.ends_with(suffix))
+            }
             Some(("archive", file)) => file.ends_with(".seg"),
             Some(("arena", file)) => file.ends_with(".blk") || file.ends_with(".cel"),
             Some(("columns", file)) => !file.ends_with(".tmp"),

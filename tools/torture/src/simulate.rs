@@ -100,6 +100,8 @@ pub struct SimulateReport {
     pub legs: usize,
     /// Acts of the run.
     pub acts: usize,
+    /// Segments of the log that were made of an older one's file.
+    pub recycled: usize,
     /// What was wrong, each with the way back to it.
     pub violations: Vec<String>,
 }
@@ -138,8 +140,12 @@ pub fn simulate_acts(
     let sweep = Sweep::new(options);
     let stride = options.every_call.max(1);
     let mut legs = Vec::new();
+    let mut recycled = 0;
     for disk in &run.disks {
         let recording = disk.recording().ok_or("a leg was not recorded")?;
+        recycled += (recording.first_op()..recording.end_op())
+            .filter(|op| makes_segment_of_spare(&recording.describe(*op)))
+            .count();
         legs.push((recording.first_op(), recording.end_op()));
     }
     let points_of = legs.iter().map(|(first, end)| (end - first) / stride + 1).sum();
@@ -173,8 +179,14 @@ pub fn simulate_acts(
         calls: run.disks.iter().map(SimDisk::op_count).sum(),
         legs: run.disks.len(),
         acts: run.moments.len(),
+        recycled,
         violations: sweep.failures.into_inner().unwrap_or_else(|e| e.into_inner()),
     })
+}
+
+fn makes_segment_of_spare(call: &str) -> bool {
+    let names = call.strip_prefix("rename wal/").and_then(|names| names.split_once(" to "));
+    names.is_some_and(|(from, to)| from.ends_with(".spare") && to.ends_with(".wal"))
 }
 
 /// What a sweep has seen and counted.

@@ -72,12 +72,14 @@ fn header() -> SegmentHeader {
         first_lsn: Lsn(1),
         first_batch: 1,
         salt: 0x1122_3344_5566_7788,
+        recycled: false,
     }
 }
 
 #[test]
 fn format_of_the_log() {
-    let header = SegmentHeader { number: 7, first_lsn: Lsn(8), first_batch: 9, ..header() };
+    let header =
+        SegmentHeader { number: 7, first_lsn: Lsn(8), first_batch: 9, recycled: true, ..header() };
     let mut bytes = Vec::new();
     header.encode(&mut bytes);
     assert_eq!(end(&table("Log segment header")), log::HEADER_BYTES);
@@ -86,7 +88,8 @@ fn format_of_the_log() {
         &bytes,
         &[
             ("magic", b"pmll-wal"),
-            ("format", &0x0000_de01u32.to_le_bytes()),
+            ("format", &0xde01u16.to_le_bytes()),
+            ("flags", &1u16.to_le_bytes()),
             ("store", &STORE),
             ("segment", &7u64.to_le_bytes()),
             ("first_lsn", &8u64.to_le_bytes()),

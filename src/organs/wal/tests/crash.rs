@@ -9,6 +9,8 @@ use crate::io::sim::{Limits, Profile};
 /// The sweep must not shrink unnoticed.
 const IMAGES_MIN: usize = 2_500;
 const NESTED_MIN: usize = 2_000;
+/// Images with a segment that was made of an older one.
+const RECYCLED_MIN: usize = 500;
 
 /// What the caller of the log knew at one moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -141,6 +143,12 @@ impl Run {
     }
 }
 
+/// Whether a segment was made of an older one.
+fn has_recycled(image: &SimDisk) -> bool {
+    let heads = look::headers(image).unwrap();
+    heads.iter().any(|(_, header)| header.is_some_and(|header| header.recycled))
+}
+
 fn known_at(known: &[Known], op: u64) -> Known {
     *known.iter().rev().find(|known| known.op <= op).unwrap()
 }
@@ -148,7 +156,7 @@ fn known_at(known: &[Known], op: u64) -> Known {
 #[test]
 fn a_crash_at_any_call_loses_nothing_acknowledged() {
     let limits = Limits { images: 80, torn: 40, noise: true, ..Limits::default() };
-    let (mut images, mut nested) = (0, 0);
+    let (mut images, mut nested, mut recycled) = (0, 0, 0);
     for (seed, script) in (0..4).flat_map(|seed| SCRIPTS.iter().map(move |s| (seed, s))) {
         let disk = with_folder(SimDisk::new(seed));
         disk.record();
@@ -161,6 +169,7 @@ fn a_crash_at_any_call_loses_nothing_acknowledged() {
                 let known = known_at(&run.known, op);
                 for image in recording.distinct_images_at(op, profile, &limits, &mut seen) {
                     images += 1;
+                    recycled += usize::from(has_recycled(&image));
                     if images % 2 == 0 {
                         nested += crash_while_opening(&run, &image.fork_now(), known);
                     }
@@ -171,6 +180,7 @@ fn a_crash_at_any_call_loses_nothing_acknowledged() {
     }
     assert!(images > IMAGES_MIN, "{images} images");
     assert!(nested > NESTED_MIN, "{nested} nested images");
+    assert!(recycled > RECYCLED_MIN, "{recycled} images with a recycled segment");
 }
 
 /// Crashes again at every call of the first opening after a crash.

@@ -391,8 +391,14 @@ fn a_segment_that_was_never_finished_is_no_loss() {
 fn forged(frames: &[(Kind, u64, u64, Vec<u8>)]) -> MemoryDisk {
     let disk = with_folder(MemoryDisk::new());
     disk.create_dir(FOLDER).unwrap();
-    let header =
-        SegmentHeader { store_id: STORE, number: 1, first_lsn: Lsn(1), first_batch: 1, salt: 9 };
+    let header = SegmentHeader {
+        store_id: STORE,
+        number: 1,
+        first_lsn: Lsn(1),
+        first_batch: 1,
+        salt: 9,
+        recycled: false,
+    };
     let seed = header.seed();
     let mut bytes = Vec::new();
     header.encode(&mut bytes);

@@ -51,7 +51,14 @@ fn a_closed_log_that_is_all_applied_goes_on_where_it_was() {
 fn a_header_that_counts_from_nothing_is_no_header() {
     let [lsn, number] = [(0, 1), (1, 0)].map(|(first_lsn, first_batch)| {
         let first_lsn = Lsn(first_lsn);
-        let header = SegmentHeader { store_id: STORE, number: 1, first_lsn, first_batch, salt: 9 };
+        let header = SegmentHeader {
+            store_id: STORE,
+            number: 1,
+            first_lsn,
+            first_batch,
+            salt: 9,
+            recycled: false,
+        };
         let mut bytes = Vec::new();
         header.encode(&mut bytes);
         bytes.resize(200, 1);
@@ -72,6 +79,7 @@ fn a_batch_that_is_longer_than_any_may_be_is_refused_before_it_is_held() {
             first_lsn: Lsn(1),
             first_batch: 1,
             salt: 9,
+            recycled: false,
         };
         let seed = header.seed();
         let mut bytes = Vec::new();

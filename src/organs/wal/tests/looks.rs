@@ -28,6 +28,7 @@ impl Made {
             first_lsn: Lsn(first),
             first_batch: number,
             salt: 9,
+            recycled: false,
         };
         Made::with(header)
     }
