@@ -26,6 +26,7 @@ use crate::verbs::vacuum::{self, Damaged, Ran, VacuumReport};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::Lsn;
 use crate::words::options::Durability;
+use crate::words::safeguard::Safeguard;
 
 /// Small segments that may stand beside each other under a budget that presses: some 20 KB of
 /// directories.
@@ -231,7 +232,9 @@ impl Engine {
     /// Lets the log go of what it held before and keeps files of for use again, what was deleted among it.
     fn forget_log(&self) -> Result<()> {
         let mut wal = self.wal.lock();
-        let Some(wal) = wal.as_mut() else { return Ok(()) };
+        let Some(wal) = wal.as_mut().filter(|_| !Safeguard::LogForget.is_off()) else {
+            return Ok(());
+        };
         wal.forget_old().inspect_err(|e| {
             if wal.is_poisoned() {
                 self.poison.set(e);

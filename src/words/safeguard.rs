@@ -151,6 +151,8 @@ safeguards! {
     LogStart,
     /// Damage before acknowledged records is refused, not cut off.
     LogVerdict,
+    /// A vacuum lets the log forget what its files held before.
+    LogForget,
     /// Zeros stand behind what is written to a recycled log segment.
     LogEndZeros,
     /// They are no end when a frame of the segment stands behind them.

@@ -40,6 +40,7 @@ fn witness(safeguard: Safeguard) -> Witness {
         | ArchiveSync | ArchiveDirSync | ArenaSync | ArenaDirSync | ColumnsSync
         | ColumnsDirSync | CatalogSync | SmallFileSync | SmallFileDirSync => CRASH,
         TornSync | TornDirSync | LogCloseSync => It("cuts::"),
+        LogForget => It("vacuum::"),
         FoldersSync => Unit("layout::tests"),
         StoreFileCrc => It("flips::"),
         LogHeaderCrc => Unit("bytes::codec::log"),

@@ -2,8 +2,8 @@
 //!
 //! It knows offsets and bytes: where the next frame goes, how far the file is filled with zeros or
 //! with what it held before, and whether a failed batch left parts of itself behind the tail. It syncs
-//! where its own promise needs it (creation, and when old bytes are cut off) and leaves all other syncing, numbering and poisoning to the
-//! [`writer`](super::writer).
+//! where its own promise needs it (creation, and when old bytes are cut off) and leaves all other
+//! syncing, numbering and poisoning to the [`writer`](super::writer).
 
 use std::io;
 use std::sync::Arc;

@@ -5,8 +5,9 @@
 //! 2. Walk the frames. Operations are decoded as they come and handed out when the commit frame of
 //!    their batch verifies, so memory holds one batch and one window of the file.
 //! 3. At a frame that does not verify: blank to the end of the last segment is the end of the log (of
-//!    a recycled one: blank as far as a frame would reach, and no frame behind); otherwise look through what lies behind ([`survey`](super::survey)), go on behind it if all it
-//!    can have held is archived, or ask for the [`verdict`](super::verdict).
+//!    a recycled one: blank as far as a frame would reach, and no frame behind); otherwise look through
+//!    what lies behind ([`survey`](super::survey)), go on behind it if all it can have held is archived, or
+//!    ask for the [`verdict`](super::verdict).
 //! 4. From segment to segment numbers and LSNs must continue without a gap.
 //!
 //! Nothing here writes: a log that is refused stays as it was found.
