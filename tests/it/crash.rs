@@ -11,7 +11,7 @@ const EFFORT: u32 = 3;
 const DISTINCT_MIN: u64 = 150_000;
 const NESTED_MIN: u64 = 30_000;
 /// Segments of the log that the workload makes of older ones, at least.
-const RECYCLED_MIN: usize = 10;
+const RECYCLED_MIN: usize = 5;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
