@@ -138,14 +138,18 @@ impl Promise {
         }
     }
 
-    /// Blocks until it ends, or until its caller is called to lead.
-    pub(crate) fn wait_to_lead(&self) {
+    /// Blocks until it ends, or until its caller is called to lead; `None` then.
+    pub(crate) fn wait_to_lead(&self) -> Option<Result<Vec<Receipt>>> {
         let mut guard = self.0.state.lock();
-        while matches!(guard.0, State::Pending | State::Claimed) {
-            self.0.done.wait(&mut guard);
-        }
-        if matches!(guard.0, State::Called) {
-            guard.0 = State::Pending;
+        loop {
+            match &guard.0 {
+                State::Pending | State::Claimed => self.0.done.wait(&mut guard),
+                State::Called => {
+                    guard.0 = State::Pending;
+                    return None;
+                }
+                State::Done(outcome) => return Some(outcome.clone()),
+            }
         }
     }
 
@@ -268,14 +272,14 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let (promise, ticket) = pair(&counters);
         ticket.call();
-        promise.wait_to_lead();
+        assert!(promise.wait_to_lead().is_none());
         assert!(!promise.is_done());
         ticket.call();
         assert!(ticket.claim(), "a call takes nothing away");
         ticket.call();
         ticket.resolve(Ok(Vec::new()));
         ticket.call();
-        promise.wait_to_lead();
+        assert!(promise.wait_to_lead().is_some_and(|outcome| outcome.is_ok()));
         assert!(promise.is_done() && promise.wait().is_ok());
         let (promise, ticket) = pair(&counters);
         ticket.call();

@@ -20,23 +20,17 @@
 //! failed sync, poisons (see [`super::poison`]).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::bytes::codec::log::{COMMIT_BYTES, FRAME_BYTES};
-use crate::bytes::codec::op::encoded_len;
 use crate::bytes::promise::{self, Promise, Ticket};
 use crate::controller::engine::Engine;
-use crate::controller::stage::{Logged, Step, stage};
-use crate::organs::wal::Wal;
-use crate::tiers::View;
+use crate::controller::lead::LEAD_BYTES_MAX;
+use crate::controller::stage::Step;
 use crate::verbs::vacuum::VacuumReport;
 use crate::words::entry::Receipt;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::limits;
 use crate::words::options::Durability;
-use crate::words::record::{Op, Payload, PayloadPlace};
 use crate::words::sync::Guard;
 
 /// Steps that shall happen together.
@@ -62,9 +56,12 @@ impl Request {
 /// A request in the queue.
 #[derive(Debug)]
 pub struct Queued {
-    request: Request,
-    ticket: Ticket,
-    until: Option<Duration>,
+    /// What is asked for.
+    pub request: Request,
+    /// Who is told.
+    pub ticket: Ticket,
+    /// When it is too late, by the monotonic clock.
+    pub until: Option<Duration>,
     /// A thread waits for it, and leads when it is called to.
     is_waited_for: bool,
 }
@@ -82,52 +79,12 @@ pub struct Queue {
     pub closed: bool,
 }
 
-/// What becomes one log batch.
-struct Group {
-    view: View,
-    ops: Vec<Logged>,
-    bytes: usize,
-    accepted: Vec<(Ticket, Vec<Receipt>)>,
-    sync: bool,
-}
-
-/// How a request ended, with the ticket to be told.
-type Outcome = (Ticket, Result<Vec<Receipt>>);
-
 impl Queue {
     /// Whether any request waits.
     pub fn waits(&self) -> bool {
         !self.waiting.is_empty()
     }
 }
-
-impl Group {
-    fn new(view: View) -> Group {
-        Group { view, ops: Vec::new(), bytes: 0, accepted: Vec::new(), sync: false }
-    }
-}
-
-/// Bytes of these operations in the log, frames included.
-fn logged_bytes(ops: &[Logged]) -> usize {
-    ops.iter().map(|(op, payload)| encoded_len(op, payload) + FRAME_BYTES).sum()
-}
-
-fn check_size(ops: usize, bytes: usize) -> Result<()> {
-    // The commit frame has to fit as well.
-    let bytes = bytes.saturating_add(FRAME_BYTES + COMMIT_BYTES);
-    if ops > limits::BATCH_OPS_MAX || bytes > limits::BATCH_BYTES_MAX {
-        return Err(Error::invalid(format!(
-            "a batch has {ops} operations and {bytes} bytes; the limits are {} and {}",
-            limits::BATCH_OPS_MAX,
-            limits::BATCH_BYTES_MAX
-        )));
-    }
-    Ok(())
-}
-
-/// Bytes of requests one leader takes at most: bounds what a batch encodes at once. One request
-/// may be larger than that alone.
-const LEAD_BYTES_MAX: u64 = 4 << 20;
 
 /// The turn of a leader. It ends in any case: a leader that panics must not leave the others
 /// waiting for ever, nor may anybody write behind what it left half done.
@@ -254,24 +211,24 @@ impl Engine {
     /// queue than a turn takes.
     fn lead_or_follow(&self, promise: &Promise) -> Result<Vec<Receipt>> {
         let mut has_led = false;
-        loop {
+        let outcome = loop {
             let queue = self.queue.lock();
-            if promise.is_done() {
-                drop(queue);
-                if has_led {
-                    self.checkpoint_if_due();
-                }
-                return promise.wait();
-            }
-            if queue.leading || queue.waiting.is_empty() {
+            let is_done = promise.is_done();
+            if is_done || queue.leading || queue.waiting.is_empty() {
                 // Taken by a leader that has not resolved it yet, or waiting for the end of a turn.
                 drop(queue);
-                promise.wait_to_lead();
-                continue;
+                match promise.wait_to_lead() {
+                    Some(outcome) => break outcome,
+                    None => continue,
+                }
             }
             self.take_turn(queue);
             has_led = true;
+        };
+        if has_led {
+            self.checkpoint_if_due();
         }
+        outcome
     }
 
     /// Writes everything that is queued, or sees it written by whoever leads; for promises that
@@ -307,181 +264,12 @@ impl Engine {
         queue.bytes = queue.bytes.saturating_sub(bytes);
         drop(queue);
         let turn = Turn(self);
-        let outcomes = self.lead(batch);
+        let led = self.lead(batch);
         drop(turn);
         // Whoever is woken may call anything, so no lock is held.
-        for (ticket, outcome) in outcomes {
+        for (ticket, outcome) in led.outcomes {
             ticket.resolve(outcome);
         }
-    }
-
-    /// Writes one turn's requests. Answers how each of them ended.
-    fn lead(&self, batch: Vec<Queued>) -> Vec<Outcome> {
-        let mut outcomes = Vec::with_capacity(batch.len());
-        let mut wal = self.wal.lock();
-        let Some(log) = wal.as_mut() else {
-            return outcomes; // Dropped tickets resolve as Closed.
-        };
-        let now = self.clock.now();
-        let mut group = Group::new(View::clone(&self.view.load()));
-        for Queued { request, ticket, until, .. } in batch {
-            if !ticket.claim() {
-                continue;
-            }
-            if until.is_some_and(|until| self.clock.elapsed() >= until) {
-                let message =
-                    "the deadline passed before the write was taken up; nothing was written";
-                outcomes.push((ticket, Err(Error::new(ErrorKind::Expired, message))));
-                continue;
-            }
-            let mut trial = group.view.clone();
-            let mut ops = Vec::new();
-            let receipts = match stage(&mut trial, request.steps, now, &mut ops) {
-                Ok(receipts) => receipts,
-                Err(error) => {
-                    outcomes.push((ticket, Err(error)));
-                    continue;
-                }
-            };
-            let bytes = logged_bytes(&ops);
-            if let Err(error) = check_size(ops.len(), bytes) {
-                outcomes.push((ticket, Err(error)));
-                continue;
-            }
-            // What a step brings along is known only now: a pin logs the whole record again.
-            let ops_together = group.ops.len() + ops.len();
-            let is_full = ops_together > limits::BATCH_OPS_MAX
-                || group.bytes + bytes > LEAD_BYTES_MAX as usize;
-            if !group.ops.is_empty() && is_full {
-                let next = Group::new(group.view.clone());
-                let full = std::mem::replace(&mut group, next);
-                if let Err(error) = self.finish(log, full, Some(&mut trial), &mut outcomes) {
-                    // This request was staged on writes that failed.
-                    outcomes.push((ticket, Err(error)));
-                    group = Group::new(View::clone(&self.view.load()));
-                    continue;
-                }
-            }
-            group.view = trial;
-            group.ops.append(&mut ops);
-            group.bytes += bytes;
-            group.sync |= request.durability == Durability::Sync;
-            group.accepted.push((ticket, receipts));
-        }
-        // Its error is in the outcomes.
-        let _ = self.finish(log, group, None, &mut outcomes);
-        // Where others wait, their batch says the same; and if none comes of it, the end of their turn does.
-        if self.queue.lock().waiting.is_empty() {
-            log.mark_acked();
-        }
-        self.log_bytes.store(log.unapplied_bytes(), Ordering::Release);
-        outcomes
-    }
-
-    /// Logs, syncs and publishes one group. `next` was staged on its view, and learns as well where
-    /// large payloads stand in the log.
-    fn finish(
-        &self,
-        log: &mut Wal,
-        group: Group,
-        mut next: Option<&mut View>,
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<()> {
-        let Group { mut view, ops, accepted, sync, .. } = group;
-        let outcome = self.poison.check().and_then(|()| {
-            let written = if ops.is_empty() { Ok(Vec::new()) } else { log.append(&ops) };
-            let written = written.and_then(|offsets| {
-                if sync {
-                    log.sync()?;
-                }
-                Ok(offsets)
-            });
-            // The log knows after which errors it may go on.
-            written.inspect_err(|e| {
-                if log.is_poisoned() {
-                    self.poison.set(e);
-                }
-            })
-        });
-        let offsets = match outcome {
-            Ok(offsets) => offsets,
-            Err(error) => {
-                let failed = accepted.into_iter().map(|(ticket, _)| (ticket, Err(error.clone())));
-                outcomes.extend(failed);
-                return Err(error);
-            }
-        };
-        let mut gone = Vec::new();
-        if !ops.is_empty() {
-            let home = log.segment_file();
-            for ((op, payload), offset) in ops.into_iter().zip(offsets) {
-                match (op, &home) {
-                    (Op::Delete(tombstone), _) => gone.push(tombstone.id),
-                    (Op::Put(record), Some((segment, file)))
-                        if payload.len() > limits::PAYLOAD_RESIDENT_BYTES_MAX =>
-                    {
-                        let place = PayloadPlace {
-                            segment: *segment,
-                            offset,
-                            len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
-                            crc: crc32fast::hash(&payload),
-                        };
-                        if let Some(next) = &mut next {
-                            next.active.relocate(record.clone(), Payload::InLog(place), file);
-                        }
-                        view.active.relocate(record, Payload::InLog(place), file);
-                    }
-                    _ => {}
-                }
-            }
-            // What others change beside a leader: checkpoints and the compressor.
-            self.publish(|current| {
-                view.frozen.clone_from(&current.frozen);
-                view.cold = Arc::clone(&current.cold);
-                view.levels = Arc::clone(&current.levels);
-                view.alive = Arc::clone(&current.alive);
-                view
-            });
-        }
-        if !gone.is_empty() {
-            self.forget_stuck();
-        }
-        for id in gone {
-            self.columns.remove(id);
-        }
-        outcomes.extend(accepted.into_iter().map(|(ticket, receipts)| (ticket, Ok(receipts))));
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bytes::codec::op::encode_op;
-    use crate::words::id::Lsn;
-
-    #[test]
-    fn operations_count_as_long_as_the_log_writes_them() {
-        let mut written = 0;
-        let ops: Vec<Logged> = [3, 40]
-            .map(|len| {
-                let (name, value) = (Arc::from("budget_bytes"), Arc::from("1".repeat(len)));
-                let op = Op::Setting { name, value, version: Lsn(1) };
-                let mut bytes = Vec::new();
-                encode_op(&op, &[], &mut bytes);
-                written += FRAME_BYTES + bytes.len();
-                (op, Arc::from([]))
-            })
-            .into();
-        assert_eq!(logged_bytes(&ops), written);
-    }
-
-    #[test]
-    fn a_batch_of_the_limits_is_taken_and_one_more_is_not() {
-        let most = limits::BATCH_BYTES_MAX - FRAME_BYTES - COMMIT_BYTES;
-        check_size(limits::BATCH_OPS_MAX, most).unwrap();
-        for (ops, bytes) in [(limits::BATCH_OPS_MAX + 1, 0), (1, most + 1)] {
-            assert_eq!(check_size(ops, bytes).unwrap_err().kind(), ErrorKind::Invalid);
-        }
+        drop(led.spent);
     }
 }

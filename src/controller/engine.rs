@@ -213,11 +213,11 @@ impl Engine {
     }
 
     /// Exchanges the view. Only the fields the maker changed differ from the current one, because
-    /// it gets the current one to start from.
-    pub fn publish(&self, next: impl FnOnce(&View) -> View) {
+    /// it gets the current one to start from. Answers the one before: to give it up takes a while.
+    pub fn publish(&self, next: impl FnOnce(&View) -> View) -> Arc<View> {
         let _guard = self.publishing.lock();
         let view = next(&self.view.load());
-        self.view.store(Arc::new(view));
+        self.view.swap(Arc::new(view))
     }
 
     /// Errors unless reads are allowed.

@@ -4,17 +4,18 @@
 //! the key up, checks conditions and dimensions, takes ids and LSNs, and yields whole records.
 //! Each operation is applied to the trial view at once, so a later step of the same batch sees
 //! it. A step that fails fails its whole request; the caller throws the trial view away, so nothing
-//! of it is seen or logged.
+//! of it is seen or logged. Every step is checked before it changes anything, so a request of one step
+//! needs no trial: where [`is_sure`] says so, it is staged on the view of the batch itself.
 //!
 //! Never: writes, publishes, reads the clock (the time is passed in).
 
 use std::sync::Arc;
 
-use half::f16;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::controller::prepared::{Prepared, attributes_text, exact};
 use crate::tiers::{Copy, View, assemble};
-use crate::words::entry::{Draft, Patch, Receipt};
+use crate::words::entry::{Patch, Receipt};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Key, KeyPath, Lsn, Namespace, Timestamp};
 use crate::words::limits;
@@ -44,7 +45,7 @@ pub enum Step {
         /// Under which key.
         key: Option<Key>,
         /// What.
-        draft: Box<Draft>,
+        entry: Box<Prepared>,
         /// When.
         condition: Condition,
     },
@@ -110,6 +111,16 @@ impl Step {
     }
 }
 
+/// Whether a request either fails before it changes the view, or fits a log batch whatever is in it: one
+/// step about one entry. It logs three operations at most (the dimension, what expired, the record), whose parts
+/// have limits that together are less than those of a batch by 46 MiB.
+pub fn is_sure(steps: &[Step]) -> bool {
+    matches!(
+        steps,
+        [Step::Put { .. } | Step::Update { .. } | Step::Delete { .. } | Step::Expire { .. }]
+    )
+}
+
 /// An operation with the payload bytes the log shall carry.
 pub type Logged = (Op, Arc<[u8]>);
 
@@ -124,8 +135,8 @@ pub fn stage(
     let mut receipts = Vec::new();
     for step in steps {
         match step {
-            Step::Put { collection, namespace, key, draft, condition } => {
-                receipts.push(put(view, ops, now, collection, namespace, key, *draft, condition)?);
+            Step::Put { collection, namespace, key, entry, condition } => {
+                receipts.push(put(view, ops, now, collection, namespace, key, *entry, condition)?);
             }
             Step::Update { path, patch } => receipts.push(update(view, ops, now, path, *patch)?),
             Step::Delete { path } => receipts.push(delete(view, ops, now, path)?),
@@ -173,12 +184,13 @@ fn put(
     collection: CollectionId,
     namespace: Namespace,
     key: Option<Key>,
-    draft: Draft,
+    entry: Prepared,
     condition: Condition,
 ) -> Result<Receipt> {
-    let mut def = check_collection(view, collection)?;
-    if let Some(vector) = &draft.vector {
-        def = agree_dim(view, ops, def, vector.len())?;
+    let def = check_collection(view, collection)?;
+    let settled = agree_dim(&def, entry.vector.as_deref())?;
+    if entry.element != def.spec.element {
+        return Err(Error::internal("a put was prepared for a collection of another element type"));
     }
     let key = match key {
         Some(key) => key,
@@ -206,31 +218,31 @@ fn put(
         }
         _ => {}
     }
+    settle(view, ops, &def, settled);
     if let Some(expired) = expired {
         bury(view, ops, path.clone(), expired.id, Removal::Expired);
     }
     let created = old.is_none();
     let id = old.as_ref().map_or(view.next_id, |old| old.id);
-    let expires = draft.expires.or_else(|| draft.ttl.map(|ttl| now.plus(ttl)));
-    let payload: Arc<[u8]> = Arc::from(draft.payload);
+    let payload = entry.payload;
     let record = Record {
         collection,
         id,
         version: view.lsn.next(),
         namespace: path.namespace,
         key: path.key,
-        vector: draft.vector.map(|v| exact(v, def.spec.element)),
+        vector: entry.vector,
         half: def.spec.element == Element::F16,
         payload: Payload::Inline(Arc::clone(&payload)),
-        attributes: attributes_text(&draft.attributes)?,
-        at: draft.at.unwrap_or(now),
+        attributes: entry.attributes,
+        at: entry.at.unwrap_or(now),
         created: old.as_ref().map_or(now, |old| old.created),
         updated: now,
-        expires,
-        session: draft.session.map(Arc::from),
-        sequence: draft.sequence,
-        salience: draft.salience,
-        pinned: draft.pinned.unwrap_or(old.as_ref().is_some_and(|old| old.pinned)),
+        expires: entry.expires.or_else(|| entry.ttl.map(|ttl| now.plus(ttl))),
+        session: entry.session,
+        sequence: entry.sequence,
+        salience: entry.salience,
+        pinned: entry.pinned.unwrap_or(old.as_ref().is_some_and(|old| old.pinned)),
     };
     let receipt = Receipt { id, version: record.version, created, removed: false };
     log(view, ops, Op::Put(record), payload);
@@ -278,10 +290,8 @@ fn update(
     path: KeyPath,
     patch: Patch,
 ) -> Result<Receipt> {
-    let mut def = check_collection(view, path.collection)?;
-    if let Some(Some(vector)) = &patch.vector {
-        def = agree_dim(view, ops, def, vector.len())?;
-    }
+    let def = check_collection(view, path.collection)?;
+    let settled = agree_dim(&def, patch.vector.as_ref().and_then(Option::as_deref))?;
     let copy = match view.get(&path)? {
         Some(copy) if !head(&copy)?.expired(now) => Some(copy),
         _ => None,
@@ -319,6 +329,7 @@ fn update(
     }
     record.salience = patch.salience.unwrap_or(record.salience);
     record.pinned = patch.pinned.unwrap_or(record.pinned);
+    settle(view, ops, &def, settled);
     record.updated = now;
     record.version = view.lsn.next();
     record.payload = Payload::Inline(Arc::clone(&payload));
@@ -436,63 +447,32 @@ pub fn agree(def: &CollectionDef, asked: &CollectionSpec) -> Result<CollectionSp
     Ok(spec)
 }
 
-fn agree_dim(
-    view: &mut View,
-    ops: &mut Vec<Logged>,
-    def: Arc<CollectionDef>,
-    len: usize,
-) -> Result<Arc<CollectionDef>> {
+/// What a vector of this length makes of a collection that has no dimension yet.
+fn agree_dim(def: &CollectionDef, vector: Option<&[f32]>) -> Result<Option<CollectionSpec>> {
+    let Some(len) = vector.map(<[f32]>::len) else { return Ok(None) };
     let dim = u32::try_from(len).unwrap_or(u32::MAX);
     match def.spec.dim {
-        Some(has) if has == dim => Ok(def),
+        Some(has) if has == dim => Ok(None),
         Some(has) => Err(Error::invalid(format!(
             "a vector has {len} values, but collection {} has dimension {has}",
             def.name
         ))),
-        None => {
-            let version = view.lsn.next();
-            let spec = CollectionSpec { dim: Some(dim), ..def.spec.clone() };
-            let def = CollectionDef { spec, version, ..(*def).clone() };
-            log(view, ops, Op::Define(def.clone()), Arc::from([]));
-            Ok(Arc::new(def))
-        }
+        None => Ok(Some(CollectionSpec { dim: Some(dim), ..def.spec.clone() })),
     }
 }
 
-/// The values as every tier will hold them: an f16 collection rounds here, before the log.
-fn exact(mut vector: Vec<f32>, element: Element) -> Arc<[f32]> {
-    if element == Element::F16 {
-        for value in &mut vector {
-            // Beyond the range of f16 the nearest value is the largest finite one.
-            *value = f16::from_f32(value.clamp(f16::MIN.to_f32(), f16::MAX.to_f32())).to_f32();
-        }
+/// Gives a collection the dimension of its first vector.
+fn settle(
+    view: &mut View,
+    ops: &mut Vec<Logged>,
+    def: &CollectionDef,
+    spec: Option<CollectionSpec>,
+) {
+    if let Some(spec) = spec {
+        let def = CollectionDef { spec, version: view.lsn.next(), ..def.clone() };
+        log(view, ops, Op::Define(def), Arc::from([]));
     }
-    Arc::from(vector)
 }
 
-fn attributes_text(attributes: &Map<String, Value>) -> Result<Arc<str>> {
-    if attributes.values().any(|value| depth(value) >= limits::JSON_DEPTH_MAX) {
-        return Err(Error::invalid(format!(
-            "attributes are nested deeper than {} levels",
-            limits::JSON_DEPTH_MAX
-        )));
-    }
-    let text = serde_json::to_string(attributes)
-        .map_err(|e| Error::invalid(format!("attributes do not form JSON: {e}")))?;
-    if text.len() > limits::ATTRIBUTES_BYTES_MAX {
-        return Err(Error::invalid(format!(
-            "attributes take {} bytes as JSON; the limit is {}",
-            text.len(),
-            limits::ATTRIBUTES_BYTES_MAX
-        )));
-    }
-    Ok(Arc::from(text))
-}
-
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
-}
+#[cfg(test)]
+mod tests;

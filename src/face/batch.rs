@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::controller::commit::Request;
+use crate::controller::prepared::Prepared;
 use crate::controller::stage::{Condition, Step};
 use crate::face::collection::Collection;
 use crate::words::entry::{Draft, Patch};
@@ -66,12 +67,12 @@ impl Batch {
         condition: Condition,
     ) -> Batch {
         let bytes = draft_bytes(&draft);
-        let step = draft.check().and_then(|()| {
+        let step = Prepared::new(draft, collection.element()).and_then(|entry| {
             Ok(Step::Put {
                 collection: collection.id(),
                 namespace: collection.namespace().clone(),
                 key: key.map(Key::new).transpose()?,
-                draft: Box::new(draft),
+                entry: Box::new(entry),
                 condition,
             })
         });

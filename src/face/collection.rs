@@ -17,7 +17,7 @@ use crate::verbs::search::{self, CountAccess, Hits, Near, Query};
 use crate::words::entry::{Draft, Entry, Patch, Receipt};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Key, KeyPath, Lsn, Namespace, Timestamp};
-use crate::words::options::CollectionSpec;
+use crate::words::options::{CollectionSpec, Element};
 use crate::words::record::CollectionDef;
 
 /// A named set of entries in a store.
@@ -55,6 +55,12 @@ impl Collection {
 
     pub(crate) fn store_id(&self) -> [u8; 16] {
         self.store.engine().store_id
+    }
+
+    /// What its vectors are made of: settled when it is created, for ever. Of a dropped one nothing is written.
+    pub(crate) fn element(&self) -> Element {
+        let view = self.store.engine().view.load();
+        view.collections.get(&self.id).map_or_else(Element::default, |def| def.spec.element)
     }
 
     pub(crate) fn path(&self, key: &[u8]) -> Result<KeyPath> {

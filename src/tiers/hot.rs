@@ -170,7 +170,7 @@ impl MemTable {
         (low, high): (Bound<KeyPath>, Bound<KeyPath>),
     ) -> impl DoubleEndedIterator<Item = (&KeyPath, &Option<EntryId>)> {
         let range = (low.map(Ranked::new), high.map(Ranked::new));
-        self.keys.range(range).map(|(ranked, id)| (&ranked.path, id))
+        self.keys.range(range).map(|(ranked, id)| (&*ranked.path, id))
     }
 
     /// Operations that are about no entry: definitions, settings, request numbers.

@@ -4,6 +4,7 @@
 //! forms on disk are decided in `bytes/codec`, not here.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::words::error::{Error, Result};
 use crate::words::limits;
@@ -56,7 +57,7 @@ pub struct CollectionId(pub u32);
 /// # Ok::<(), pmll::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Box<[u8]>);
+pub struct Key(Arc<[u8]>);
 
 impl Key {
     /// Checks the length and takes the bytes. Errors with `Invalid` when empty or too long.
@@ -77,7 +78,7 @@ impl Key {
 
     /// Stands before every key; only a bound of a range, never a key.
     pub(crate) fn least() -> Key {
-        Key(Box::default())
+        Key(Arc::default())
     }
 
     /// The bytes of the key.
@@ -126,7 +127,7 @@ impl fmt::Display for Key {
 /// # Ok::<(), pmll::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Namespace(Box<str>);
+pub struct Namespace(Arc<str>);
 
 impl Namespace {
     /// The root: the namespace of entries that were given none.

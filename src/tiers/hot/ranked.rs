@@ -8,6 +8,7 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use crate::words::id::KeyPath;
 
@@ -33,14 +34,14 @@ fn rank(path: &KeyPath) -> Rank {
 #[derive(Clone, Debug)]
 pub struct Ranked {
     rank: Rank,
-    /// The path.
-    pub path: KeyPath,
+    /// The path, shared: a node that a change copies holds up to 16 of them.
+    pub path: Arc<KeyPath>,
 }
 
 impl Ranked {
     /// Ranks a path.
     pub fn new(path: KeyPath) -> Ranked {
-        Ranked { rank: rank(&path), path }
+        Ranked { rank: rank(&path), path: Arc::new(path) }
     }
 }
 
@@ -66,7 +67,7 @@ pub trait Place {
 
 impl Place for Ranked {
     fn place(&self) -> (&Rank, &KeyPath) {
-        (&self.rank, &self.path)
+        (&self.rank, &*self.path)
     }
 }
 
