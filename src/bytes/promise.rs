@@ -138,17 +138,22 @@ impl Promise {
         }
     }
 
-    /// Blocks until it ends, or until its caller is called to lead; `None` then.
-    pub(crate) fn wait_to_lead(&self) -> Option<Result<Vec<Receipt>>> {
+    /// Blocks until it ends, or until its caller is called to lead or has waited so long; `None` then.
+    pub(crate) fn wait_to_lead(&self, at_most: Option<Duration>) -> Option<Result<Vec<Receipt>>> {
         let mut guard = self.0.state.lock();
         loop {
-            match &guard.0 {
-                State::Pending | State::Claimed => self.0.done.wait(&mut guard),
-                State::Called => {
+            match (&guard.0, at_most) {
+                (State::Pending | State::Claimed, None) => self.0.done.wait(&mut guard),
+                (State::Pending | State::Claimed, Some(time)) => {
+                    if self.0.done.wait_for(&mut guard, time).timed_out() {
+                        return None;
+                    }
+                }
+                (State::Called, _) => {
                     guard.0 = State::Pending;
                     return None;
                 }
-                State::Done(outcome) => return Some(outcome.clone()),
+                (State::Done(outcome), _) => return Some(outcome.clone()),
             }
         }
     }
@@ -272,14 +277,15 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let (promise, ticket) = pair(&counters);
         ticket.call();
-        assert!(promise.wait_to_lead().is_none());
+        assert!(promise.wait_to_lead(None).is_none());
+        assert!(promise.wait_to_lead(Some(Duration::from_millis(1))).is_none());
         assert!(!promise.is_done());
         ticket.call();
         assert!(ticket.claim(), "a call takes nothing away");
         ticket.call();
         ticket.resolve(Ok(Vec::new()));
         ticket.call();
-        assert!(promise.wait_to_lead().is_some_and(|outcome| outcome.is_ok()));
+        assert!(promise.wait_to_lead(None).is_some_and(|outcome| outcome.is_ok()));
         assert!(promise.is_done() && promise.wait().is_ok());
         let (promise, ticket) = pair(&counters);
         ticket.call();

@@ -10,6 +10,11 @@
 //! writer is woken once for its write, and one of a batch once more to lead. To wake all of them after
 //! each turn, for seven of eight to find nothing to do, took most of the time that eight writers had.
 //!
+//! Who writes comes back soon: of eight writers one would come first, and sync for itself alone while seven wait
+//! for the next sync. So whoever could lead counts first. While fewer wait than wrote or waited at the end of the
+//! last turn, it gives the others a moment, no longer than a sync takes: the one that makes the group whole leads
+//! it. A lone writer is a whole group. A moment that was in vain is not given again for some turns ([`Gathering`]).
+//!
 //! Order, and why: log, sync, publish, resolve. A reader never sees what a crash would take back,
 //! and a resolved promise is visible. Tickets are resolved when the turn is over and no lock is
 //! held: a waker may call the store.
@@ -24,6 +29,7 @@ use std::time::Duration;
 
 use crate::bytes::promise::{self, Promise, Ticket};
 use crate::controller::engine::Engine;
+use crate::controller::gathering::Gathering;
 use crate::controller::lead::LEAD_BYTES_MAX;
 use crate::controller::stage::Step;
 use crate::verbs::vacuum::VacuumReport;
@@ -72,6 +78,9 @@ pub struct Queue {
     waiting: VecDeque<Queued>,
     /// Bytes of the waiting requests.
     pub bytes: u64,
+    /// Those of them that a thread waits for.
+    waited_for: usize,
+    gathering: Gathering,
     leading: bool,
     /// Threads that wait for the end of turns.
     draining: usize,
@@ -84,25 +93,37 @@ impl Queue {
     pub fn waits(&self) -> bool {
         !self.waiting.is_empty()
     }
+
+    /// How long whoever could lead waits for others.
+    fn moment(&self) -> Option<Duration> {
+        self.gathering.moment(self.waited_for).filter(|_| self.bytes < LEAD_BYTES_MAX)
+    }
 }
 
 /// The turn of a leader. It ends in any case: a leader that panics must not leave the others
 /// waiting for ever, nor may anybody write behind what it left half done.
-struct Turn<'a>(&'a Engine);
+struct Turn<'a> {
+    engine: &'a Engine,
+    /// Threads that wait for what it writes.
+    writers: usize,
+    sync: Duration,
+}
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.poison.set(&Error::internal("a writing thread panicked"));
+            self.engine.poison.set(&Error::internal("a writing thread panicked"));
         }
-        let mut queue = self.0.queue.lock();
+        let mut queue = self.engine.queue.lock();
         queue.leading = false;
+        queue.gathering.writers = self.writers + queue.waited_for;
+        queue.gathering.sync = self.sync;
         // Who is called may find that another came first: that one calls the next.
         if let Some(next) = queue.waiting.iter().find(|queued| queued.is_waited_for) {
             next.ticket.call();
         }
         if queue.draining > 0 {
-            self.0.progress.notify_all();
+            self.engine.progress.notify_all();
         }
     }
 }
@@ -202,6 +223,7 @@ impl Engine {
             return Err(Error::new(ErrorKind::Closed, "the store is closed"));
         }
         queue.bytes += request.bytes;
+        queue.waited_for += usize::from(is_waited_for);
         queue.waiting.push_back(Queued { request, ticket, until, is_waited_for });
         Ok(promise)
     }
@@ -210,20 +232,25 @@ impl Engine {
     /// served leads no more: its caller waits. That is after one turn, unless more stood before it in the
     /// queue than a turn takes.
     fn lead_or_follow(&self, promise: &Promise) -> Result<Vec<Receipt>> {
-        let mut has_led = false;
+        let (mut has_led, mut has_waited) = (false, false);
         let outcome = loop {
             let queue = self.queue.lock();
-            let is_done = promise.is_done();
-            if is_done || queue.leading || queue.waiting.is_empty() {
+            let ended = if promise.is_done() || queue.leading || queue.waiting.is_empty() {
                 // Taken by a leader that has not resolved it yet, or waiting for the end of a turn.
                 drop(queue);
-                match promise.wait_to_lead() {
-                    Some(outcome) => break outcome,
-                    None => continue,
-                }
+                promise.wait_to_lead(None)
+            } else if let Some(moment) = queue.moment().filter(|_| !has_waited) {
+                drop(queue);
+                has_waited = true;
+                promise.wait_to_lead(Some(moment))
+            } else {
+                self.take_turn(queue);
+                has_led = true;
+                continue;
+            };
+            if let Some(outcome) = ended {
+                break outcome;
             }
-            self.take_turn(queue);
-            has_led = true;
         };
         if has_led {
             self.checkpoint_if_due();
@@ -252,19 +279,24 @@ impl Engine {
     /// Leads for one turn.
     fn take_turn(&self, mut queue: Guard<'_, Queue>) {
         queue.leading = true;
+        let there = queue.waited_for;
+        queue.gathering.begin(there);
         let mut batch = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut writers) = (0, 0);
         while let Some(next) = queue.waiting.front() {
             if !batch.is_empty() && bytes + next.request.bytes > LEAD_BYTES_MAX {
                 break;
             }
             bytes += next.request.bytes;
+            writers += usize::from(next.is_waited_for);
             batch.extend(queue.waiting.pop_front());
         }
         queue.bytes = queue.bytes.saturating_sub(bytes);
+        queue.waited_for = queue.waited_for.saturating_sub(writers);
         drop(queue);
-        let turn = Turn(self);
+        let mut turn = Turn { engine: self, writers, sync: Duration::ZERO };
         let led = self.lead(batch);
+        turn.sync = led.sync;
         drop(turn);
         // Whoever is woken may call anything, so no lock is held.
         for (ticket, outcome) in led.outcomes {

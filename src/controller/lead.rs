@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::bytes::codec::log::{COMMIT_BYTES, FRAME_BYTES};
 use crate::bytes::codec::op::encoded_len;
@@ -49,6 +50,8 @@ pub struct Led {
     pub outcomes: Vec<Outcome>,
     /// The views before, and what was logged: freed when nobody waits for it any more.
     pub spent: Vec<(Arc<View>, Vec<Logged>)>,
+    /// How long its last sync took.
+    pub sync: Duration,
 }
 
 impl Group {
@@ -177,7 +180,9 @@ impl Engine {
             let written = if ops.is_empty() { Ok(Vec::new()) } else { log.append(&ops) };
             let written = written.and_then(|offsets| {
                 if sync {
+                    let begun = self.clock.elapsed();
                     log.sync()?;
+                    led.sync = self.clock.elapsed().saturating_sub(begun);
                 }
                 Ok(offsets)
             });

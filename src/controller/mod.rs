@@ -5,6 +5,7 @@ pub mod background;
 pub mod commit;
 pub mod counting;
 pub mod engine;
+pub mod gathering;
 pub mod grouping;
 pub mod lead;
 pub mod maintenance;

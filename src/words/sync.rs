@@ -31,9 +31,15 @@ mod modelled {
     #[derive(Debug, Default)]
     pub struct Mutex<T>(shuttle::sync::Mutex<T>);
 
-    /// Empty only while a condition is waited for.
+    /// Empty only while a condition is waited for. With its lock, for a wait that is over by itself.
     #[derive(Debug)]
-    pub struct Guard<'a, T>(Option<shuttle::sync::MutexGuard<'a, T>>);
+    pub struct Guard<'a, T>(Option<shuttle::sync::MutexGuard<'a, T>>, &'a shuttle::sync::Mutex<T>);
+
+    impl<'a, T> Guard<'a, T> {
+        fn of(lock: &'a shuttle::sync::Mutex<T>) -> Guard<'a, T> {
+            Guard(Some(lock.lock().unwrap_or_else(PoisonError::into_inner)), lock)
+        }
+    }
 
     impl<T> Mutex<T> {
         pub fn new(value: T) -> Mutex<T> {
@@ -41,13 +47,15 @@ mod modelled {
         }
 
         pub fn lock(&self) -> Guard<'_, T> {
-            Guard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+            Guard::of(&self.0)
         }
 
         pub fn try_lock(&self) -> Option<Guard<'_, T>> {
             match self.0.try_lock() {
-                Ok(guard) => Some(Guard(Some(guard))),
-                Err(TryLockError::Poisoned(guard)) => Some(Guard(Some(guard.into_inner()))),
+                Ok(guard) => Some(Guard(Some(guard), &self.0)),
+                Err(TryLockError::Poisoned(guard)) => {
+                    Some(Guard(Some(guard.into_inner()), &self.0))
+                }
                 Err(TryLockError::WouldBlock) => None,
             }
         }
@@ -73,7 +81,8 @@ mod modelled {
         }
     }
 
-    /// parking_lot's face on shuttle's condition. Its timeouts never end: time is no part of a schedule.
+    /// parking_lot's face on shuttle's condition. Time is no part of a schedule: what waits for a moment gives
+    /// others a turn, which is any time that a moment may take, and what waits long waits for ever.
     #[derive(Debug, Default)]
     pub struct Condvar(shuttle::sync::Condvar);
 
@@ -82,7 +91,7 @@ mod modelled {
 
     impl Waited {
         pub fn timed_out(&self) -> bool {
-            false
+            true
         }
     }
 
@@ -102,7 +111,9 @@ mod modelled {
         }
 
         pub fn wait_for<T>(&self, guard: &mut Guard<'_, T>, _: Duration) -> Waited {
-            self.wait(guard);
+            guard.0 = None;
+            shuttle::thread::yield_now();
+            *guard = Guard::of(guard.1);
             Waited
         }
 

@@ -32,11 +32,29 @@ impl Clock for StillClock {
     }
 }
 
+/// Every look at it takes a while, so syncs do as well, and writers wait for each other.
+#[derive(Debug, Default)]
+struct SlowClock(AtomicU64);
+
+impl Clock for SlowClock {
+    fn now(&self) -> Timestamp {
+        StillClock.now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_micros(self.0.fetch_add(50, Ordering::AcqRel))
+    }
+}
+
 fn fresh() -> (Store, Collection) {
+    fresh_by(Arc::new(StillClock))
+}
+
+fn fresh_by(clock: Arc<dyn Clock>) -> (Store, Collection) {
     let options = Options { background: false, budget_bytes: Some(1 << 20), ..Options::default() };
     let store = Store::builder("schedules")
         .disk(Arc::new(MemoryDisk::new()))
-        .clock(Arc::new(StillClock))
+        .clock(clock)
         .options(options)
         .open()
         .unwrap();
@@ -168,5 +186,62 @@ fn readers_see_published_states_in_order() {
             task.join().unwrap();
         }
         store.close().unwrap();
+    });
+}
+
+#[test]
+fn writers_that_wait_for_each_other_are_all_served() {
+    try_schedules("gathering", || {
+        let (store, notes) = fresh_by(Arc::new(SlowClock::default()));
+        let writers: Vec<_> = (0..3_u8)
+            .map(|n| {
+                let notes = notes.clone();
+                // They leave one after the other: who waits for one that is gone goes on without it.
+                thread::spawn(move || {
+                    for turn in 0..=n {
+                        let version = notes.put([n, turn], Draft::text("x")).unwrap().version;
+                        let seen = notes.peek([n, turn]).unwrap().map(|entry| entry.version);
+                        assert_eq!(seen, Some(version));
+                    }
+                })
+            })
+            .collect();
+        let promise =
+            store.submit(Batch::new().put(&notes, "submitted", Draft::text("y"))).unwrap();
+        promise.wait().unwrap();
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        assert_eq!(notes.count(None).unwrap(), 7);
+        store.close().unwrap();
+    });
+}
+
+#[test]
+fn a_close_ends_the_waiting_for_others() {
+    try_schedules("gathering and close", || {
+        let (store, notes) = fresh_by(Arc::new(SlowClock::default()));
+        let writers: Vec<_> = (0..2_u8)
+            .map(|n| {
+                let notes = notes.clone();
+                thread::spawn(move || {
+                    let mut written = 0;
+                    while written < 3 {
+                        match notes.put([n, written], Draft::text("x")) {
+                            Ok(_) => written += 1,
+                            Err(error) => {
+                                assert_eq!(error.kind(), ErrorKind::Closed);
+                                break;
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        let closing = store.clone();
+        let closer = thread::spawn(move || closing.close().unwrap());
+        for task in writers.into_iter().chain([closer]) {
+            task.join().unwrap();
+        }
     });
 }
