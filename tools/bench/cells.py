@@ -6,7 +6,7 @@
 Needs numpy. Scores are exact: what sketches and codes lose is not in these figures. For each rule: the share of
 the ten nearest in the cells that are looked into, and the share of all rows that stand there. `own` sets
 the rule's limit by the queries themselves; `rows` measures it on rows of the data, as a store does, which is
-what `tiers/grouper` may know. The last rule, by level, is that of `pure/margins`.
+what `tiers/grouper` may know. The rule by level is that of `pure/margins`.
 """
 
 import sys
@@ -60,26 +60,43 @@ class Asked:
         self.cosines = queries @ centroids.T
         self.best = self.cosines.max(1, keepdims=True)
         self.own = np.take_along_axis(self.cosines, cell_of[nearest], 1)
-        if leave_out is not None:
-            self.scores, self.gaps = scores, (self.best - self.cosines)[:, cell_of]
 
 
 LEVELS = np.arange(32) / 32
+LOOKS_MAX = 2**24
 
 
-def margins(asked, share):
-    """For each level the margin that holds this share of the rows as near, every asked row weighing the same."""
-    table = np.full(len(LEVELS), 2.0)
-    for n, level in enumerate(LEVELS):
-        near = [gaps[scores >= level] for scores, gaps in zip(asked.scores, asked.gaps)]
-        near = [gaps for gaps in near if len(gaps)]
-        if len(near) < 16:
-            table[n:] = table[n - 1]
-            break
-        gaps, weights = np.concatenate(near), np.concatenate([np.full(len(g), 1 / len(g)) for g in near])
-        order = np.argsort(gaps)
-        table[n] = gaps[order][np.searchsorted(np.cumsum(weights[order]), share * len(near))]
-    return table
+class Levels:
+    """What rows say that are asked as if they were queries, each of its part of all rows."""
+
+    def __init__(self, vectors, centroids, cell_of, asked):
+        every = -(-len(vectors) * len(asked) // LOOKS_MAX)
+        self.near = []
+        for n, row in enumerate(asked):
+            # Pieces of 512 rows in turn, as the grouper reads them; itself is no neighbour.
+            seen = np.arange(len(vectors)) if every == 1 else np.concatenate(
+                [np.arange(at, min(at + 512, len(vectors))) for at in range(n % every * 512, len(vectors), every * 512)]
+            )
+            seen = seen[seen != row]
+            cosines = centroids @ vectors[row]
+            self.near.append((vectors[seen] @ vectors[row], (cosines.max() - cosines)[cell_of[seen]]))
+
+    def margins(self, share):
+        """For each level the margin that holds this share of the rows as near, every asked row weighing the same."""
+        table, above = [None] * len(LEVELS), 0.0
+        for n in reversed(range(len(LEVELS))):
+            near = [gaps[scores >= LEVELS[n]] for scores, gaps in self.near]
+            near = [gaps for gaps in near if len(gaps)]
+            if len(near) >= 16 and sum(map(len, near)) * (1 - share) >= 2:
+                gaps = np.concatenate(near)
+                weights = np.concatenate([np.full(len(gaps), 1 / len(gaps)) for gaps in near])
+                order = np.argsort(gaps)
+                at = np.searchsorted(np.cumsum(weights[order]), share * len(near))
+                above = max(above, np.ceil(gaps[order][at] * 128) / 128)
+                table[n] = above
+        for n in range(len(LEVELS)):
+            table[n] = table[n] if table[n] is not None else (table[n - 1] if n else 2.0)
+        return np.array(table)
 
 
 RULES = {
@@ -101,10 +118,7 @@ def main():
     chosen = random.choice(len(vectors), 128, replace=False)
     measured = Asked(vectors[chosen], vectors, centroids, cell_of, 10, chosen)
     hundred = Asked(vectors[chosen], vectors, centroids, cell_of, 100, chosen)
-    more = np.setdiff1d(random.choice(len(vectors), 256, replace=False), chosen)
-    every = max(1, len(vectors) * 256 // 2**24)
-    seen = np.arange(0, len(vectors), every)
-    levels = Asked(vectors[more], vectors[seen], centroids, cell_of[seen], 10, np.searchsorted(seen, more).clip(max=len(seen) - 1))
+    levels = Levels(vectors, centroids, cell_of, random.choice(len(vectors), 256, replace=False))
     print(f"{len(vectors)} rows, {cells} cells; the tenth lies at {asked.last.mean():.3f} from a query,"
           f" {measured.last.mean():.3f} from a row")
     aside = RULES["the same, over sqrt(1 - last^2)"]
@@ -114,7 +128,7 @@ def main():
             ("by level", None),
         ):
             if limit is None:
-                limit = np.interp(asked.last, LEVELS, margins(levels, target))
+                limit = np.interp(asked.last, LEVELS, levels.margins(target))
                 own, all_cells = asked.best - asked.own, asked.best - asked.cosines
             else:
                 own, all_cells = aside(asked, asked.own), aside(asked, asked.cosines)
