@@ -152,12 +152,16 @@ fn cells(path: &Path, id: &[u8]) {
         assert_eq!(number(&file, &header, "crc"), crc(&[covered]));
         let [cells, dim, rows, sources] =
             ["cells", "dim", "rows", "sources"].map(|name| number(&file, &header, name) as usize);
-        let tables = 20 * sources + cells * (4 + 12 + dim) + 4 * rows;
+        let margins = 32 * 8 * 4;
+        let tables = 20 * sources + cells * (4 + 12 + dim) + 4 * rows + margins;
         let (tables, bodies) = file[header["end"].0..].split_at(tables);
         let bound = |part: u64, bytes: &[u8]| {
             crc(&[id, &own.to_le_bytes(), &part.to_le_bytes(), bytes]).to_le_bytes()
         };
         assert_eq!(bodies[..4], bound(u64::MAX, tables)[..4]);
+        for margin in tables[tables.len() - margins..].as_chunks().0 {
+            assert!((0.0..=2.0).contains(&f32::from_le_bytes(*margin)));
+        }
         let mut at = 4;
         for (cell, rows) in tables[20 * sources..].chunks(4).take(cells).enumerate() {
             let rows = u32::from_le_bytes(rows.try_into().unwrap()) as usize;
