@@ -330,16 +330,16 @@ fn block(bytes: &mut [u8]) -> Option<()> {
 }
 
 fn cells(bytes: &mut [u8]) -> Option<()> {
-    let head = crc(0, &[get(bytes, 0, 92)?]);
-    put_u32(bytes, 92, head);
+    let head = crc(0, &[get(bytes, 0, 60)?]);
+    put_u32(bytes, 60, head);
     let [cells, dim, rows, sources] =
         [12, 44, 48, 52].map(|at| u32_at(bytes, at).map(|number| number as usize));
     let (cells, dim, rows) = (cells?, dim?, rows?);
     let id = get(bytes, 16, 24)?.to_vec();
     let bound = |part: u64, body: &[u8]| crc(0, &[&id, &part.to_le_bytes(), body]);
-    let counts_at = 96 + sources?.checked_mul(20)?;
-    let tables = counts_at + cells.checked_mul(16 + dim)? + rows.checked_mul(4)?;
-    let crc = bound(u64::MAX, get(bytes, 96, tables.checked_sub(96)?)?);
+    let counts_at = 64 + sources?.checked_mul(20)?;
+    let tables = counts_at + cells.checked_mul(16 + dim)? + rows.checked_mul(4)? + 1024;
+    let crc = bound(u64::MAX, get(bytes, 64, tables.checked_sub(64)?)?);
     put_u32(bytes, tables, crc);
     let mut at = tables + 4;
     for cell in 0..cells {
