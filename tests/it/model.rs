@@ -27,7 +27,7 @@ use ops::Op;
 use world::World;
 
 /// Calls of all long runs together, unless the environment says otherwise.
-const OPS: usize = 100_000;
+const OPS: usize = 50_000;
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
 
 fn number(name: &str) -> Option<u64> {
