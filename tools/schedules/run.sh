@@ -4,7 +4,7 @@
 # With `--target` the flag reaches the crates alone: macros and build scripts are those of any other
 # build. Light optimisation of the core crate is compiled in a third of the time and runs half as fast.
 #
-#   tools/schedules/run.sh                          12,000 schedules
+#   tools/schedules/run.sh                          20,000 schedules
 #   PMLL_SCHEDULES=170000 tools/schedules/run.sh    as many for each test
 set -euo pipefail
 cd "$(dirname "$0")/../.."
