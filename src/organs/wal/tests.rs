@@ -25,6 +25,26 @@ const SMALL: WalOptions = WalOptions { segment_bytes: 8192, zero_bytes: 4096, sa
 
 type Batch = Vec<(Op, Arc<[u8]>)>;
 
+/// How a log ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ending {
+    Bare,
+    Marked,
+    Closed,
+    Sealed,
+}
+
+impl Ending {
+    fn make(self, wal: &mut Wal) {
+        match self {
+            Ending::Bare => {}
+            Ending::Marked => wal.mark_acked(),
+            Ending::Closed => wal.close().unwrap(),
+            Ending::Sealed => wal.rotate().unwrap(),
+        }
+    }
+}
+
 /// A put (or, every seventh time, a delete) that its LSN and attempt decide.
 fn op(lsn: u64, attempt: u64) -> (Op, Arc<[u8]>) {
     let key = Key::new(format!("k{}", lsn % 10)).unwrap();

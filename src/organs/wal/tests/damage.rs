@@ -7,15 +7,7 @@ use crate::bytes::codec::op::encode_op;
 
 const FILE: &str = "wal/0000000001.wal";
 
-/// How a log of three batches (LSN 1-2, 3-5, 6-7) ends.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Ending {
-    Bare,
-    Marked,
-    Closed,
-    Sealed,
-}
-
+/// A log of three batches (LSN 1-2, 3-5, 6-7), and where it ends.
 fn three_batches(ending: Ending) -> (SimDisk, u64) {
     let disk = with_folder(SimDisk::new(1));
     let mut wal = open_on(&disk, 0);
@@ -23,12 +15,7 @@ fn three_batches(ending: Ending) -> (SimDisk, u64) {
         wal.append(&batch(first, count)).unwrap();
         wal.sync().unwrap();
     }
-    match ending {
-        Ending::Bare => {}
-        Ending::Marked => wal.mark_acked(),
-        Ending::Closed => wal.close().unwrap(),
-        Ending::Sealed => wal.rotate().unwrap(),
-    }
+    ending.make(&mut wal);
     let end = wal.bytes_written().0;
     (disk.fork_now(), end)
 }

@@ -11,15 +11,6 @@ const FRAME: u64 = FRAME_BYTES as u64;
 const BATCHES: [(u64, u64); 3] = [(OLD + 1, 2), (OLD + 3, 3), (OLD + 6, 2)];
 const LAST: u64 = OLD + 7;
 
-/// How the log ends.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Ending {
-    Bare,
-    Marked,
-    Closed,
-    Sealed,
-}
-
 /// A log whose first segment was given back, and whose second is to be made of it.
 fn with_a_spare() -> (SimDisk, Wal) {
     let disk = with_folder(SimDisk::new(1));
@@ -38,12 +29,7 @@ fn recycled(ending: Ending) -> SimDisk {
         wal.append(&batch(first, count)).unwrap();
         wal.sync().unwrap();
     }
-    match ending {
-        Ending::Bare => {}
-        Ending::Marked => wal.mark_acked(),
-        Ending::Closed => wal.close().unwrap(),
-        Ending::Sealed => wal.rotate().unwrap(),
-    }
+    ending.make(&mut wal);
     let image = disk.crash_images(Profile::Kill, 1).remove(0);
     let file = if ending == Ending::Closed { 0 } else { 2000 };
     let bytes = image.durable_bytes(&file_name(2)).unwrap();
