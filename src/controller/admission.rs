@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::controller::commit::Request;
 use crate::controller::engine::Engine;
-use crate::pure::policy::{CAP_SHARE, Policy};
+use crate::pure::policy::CAP_SHARE;
 use crate::words::error::{Error, ErrorKind, Result};
 
 /// Waiters look again at least this often.
@@ -67,7 +67,7 @@ impl Engine {
             return Ok(());
         }
         if !self.is_stuck() {
-            self.compress(Policy::Watermark)?;
+            self.make_fit()?;
         }
         match self.lacks(request) {
             Some(Wanting::Compress) => Err(self.over_budget()),

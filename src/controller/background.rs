@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::controller::engine::Engine;
-use crate::pure::policy::{Policy, TRIGGER_SHARE};
+use crate::pure::policy::TRIGGER_SHARE;
+use crate::tiers::grouper::Missed;
 use crate::words::error::Error;
 use crate::words::sync::{Condvar, Mutex};
 
@@ -26,8 +27,10 @@ pub struct Wishes {
     pub compress: bool,
     /// Read hot entries back into RAM.
     pub refill: bool,
-    /// Group sketches into cells.
+    /// Group sketches into cells where those miss much.
     pub group: bool,
+    /// And where they miss little.
+    pub regroup: bool,
     /// Save the columns.
     pub columns: bool,
     /// Make the index anew.
@@ -38,7 +41,7 @@ pub struct Wishes {
 impl Wishes {
     fn any(&self) -> bool {
         let work = self.drain || self.checkpoint || self.due || self.compress || self.group;
-        work || self.refill || self.columns || self.heal
+        work || self.regroup || self.refill || self.columns || self.heal
     }
 }
 
@@ -135,7 +138,7 @@ fn run(engine: &Engine) {
             // A checkpoint may have asked for it as well: once is enough.
             if wishes.compress
                 && engine.is_over(TRIGGER_SHARE)
-                && let Err(error) = engine.compress(Policy::Watermark)
+                && let Err(error) = engine.make_fit()
             {
                 engine.note_checkpoint_error(error);
             }
@@ -147,9 +150,10 @@ fn run(engine: &Engine) {
                 engine.wake.notify(|wish| {
                     wish.refill = true;
                     wish.group |= wishes.group;
+                    wish.regroup |= wishes.regroup;
                 });
-            } else if wishes.group && !engine.poison.is_set() {
-                engine.group();
+            } else if (wishes.group || wishes.regroup) && !engine.poison.is_set() {
+                engine.group(if wishes.regroup { Missed::Little } else { Missed::Much });
             }
         }));
         if outcome.is_err() {

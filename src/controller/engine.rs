@@ -27,6 +27,7 @@ use crate::organs::reserve::Reserve;
 use crate::organs::wal::{Wal, WalOptions};
 use crate::tiers::View;
 use crate::tiers::caches::Caches;
+use crate::tiers::grouper::Missed;
 use crate::tiers::mover::meta;
 use crate::verbs::layout;
 use crate::verbs::recovery::{self, Recovered};
@@ -207,7 +208,7 @@ impl Engine {
                 engine.wake.notify(|wish| wish.refill = true);
             }
             // Whoever wrote last may have closed before there was time for it.
-            engine.group_if_due();
+            engine.group_if_due(Missed::Much);
         }
         Ok(engine)
     }

@@ -1,7 +1,8 @@
 //! Grouping: when the sketches of a collection are grouped into cells, and how cells come to count.
 //!
 //! Cells are made after a checkpoint and after a run of the compressor, as soon as a collection has
-//! enough rows, and again when they miss too many of them (`tiers/grouper`). The new file is on disk before
+//! enough rows, and again when they miss a quarter of them; after a run that somebody asked for when they miss
+//! a thirty-second (`tiers/grouper`). The new file is on disk before
 //! anybody sees it, the view is exchanged, and only then the old file goes. A failure costs time in
 //! searches, never an answer, so it is a warning, and is not tried again until a collection has grown by
 //! an eighth.
@@ -20,7 +21,7 @@ use crate::controller::engine::Engine;
 use crate::organs::arena::cells::{self, Cells};
 use crate::pure::policy::{Policy, TRIGGER_SHARE};
 use crate::tiers::View;
-use crate::tiers::grouper;
+use crate::tiers::grouper::{self, Missed};
 use crate::words::error::Result;
 use crate::words::record::CollectionDef;
 
@@ -35,26 +36,29 @@ pub fn fit(resident_bytes: u64, budget_bytes: u64) -> bool {
 impl Engine {
     /// Starts a grouping if a collection has need of it: on the background thread, or here when there
     /// is none.
-    pub fn group_if_due(&self) {
-        if self.options.read_only || self.poison.is_set() || !self.grouping_is_due() {
+    pub fn group_if_due(&self, missed: Missed) {
+        if self.options.read_only || self.poison.is_set() || !self.grouping_is_due(missed) {
             return;
         }
         if self.options.background {
-            self.wake.notify(|wish| wish.group = true);
+            self.wake.notify(|wish| match missed {
+                Missed::Much => wish.group = true,
+                Missed::Little => wish.regroup = true,
+            });
         } else {
-            self.group();
+            self.group(missed);
         }
     }
 
-    fn grouping_is_due(&self) -> bool {
+    fn grouping_is_due(&self, missed: Missed) -> bool {
         let view = self.view.load();
-        view.collections.values().any(|def| self.has_need(&view, def))
+        view.collections.values().any(|def| self.has_need(&view, def, missed))
     }
 
-    fn has_need(&self, view: &View, def: &CollectionDef) -> bool {
+    fn has_need(&self, view: &View, def: &CollectionDef, missed: Missed) -> bool {
         let cells = view.levels.cells.get(&def.id).filter(|cells| !cells.is_broken());
         let rows_min = self.options.cells_rows_min;
-        let due = grouper::is_due(&view.cold, def, cells.map(AsRef::as_ref), rows_min);
+        let due = grouper::is_due(&view.cold, def, cells.map(AsRef::as_ref), rows_min, missed);
         let Some(rows) = due else { return false };
         let tried = self.grouped.lock().get(&def.id).copied();
         tried.is_none_or(|tried| rows.abs_diff(tried) > tried / 8)
@@ -62,7 +66,7 @@ impl Engine {
     }
 
     /// Groups what has need of it, unless somebody is at it.
-    pub fn group(&self) {
+    pub fn group(&self, missed: Missed) {
         let Some(_one_at_a_time) = self.grouping.try_lock() else { return };
         // It may have been closed, and opened by somebody else, before this began.
         if self.check_writable().is_err() {
@@ -70,9 +74,9 @@ impl Engine {
         }
         let view = self.view.load_full();
         let due: Vec<_> =
-            view.collections.values().filter(|def| self.has_need(&view, def)).collect();
+            view.collections.values().filter(|def| self.has_need(&view, def, missed)).collect();
         for def in due {
-            if let Some(rows) = grouper::is_due(&view.cold, def, None, 0) {
+            if let Some(rows) = grouper::is_due(&view.cold, def, None, 0, missed) {
                 self.grouped.lock().insert(def.id, rows);
             }
             // The archive as it is by now.

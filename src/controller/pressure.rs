@@ -25,6 +25,7 @@ use crate::organs::{arena, columns};
 use crate::pure::policy::{HYSTERESIS, Move, Plan, Policy, Standing, TRIGGER_SHARE};
 use crate::pure::score::Score;
 use crate::tiers::View;
+use crate::tiers::grouper::Missed;
 use crate::tiers::packer::Yard;
 use crate::verbs::compress::{Run, Stepped};
 use crate::words::error::Result;
@@ -172,7 +173,7 @@ impl Engine {
         }
         if self.options.background {
             self.wake.notify(|wish| wish.compress = true);
-        } else if let Err(error) = self.compress(Policy::Watermark) {
+        } else if let Err(error) = self.make_fit() {
             self.note_checkpoint_error(error);
         }
     }
@@ -208,14 +209,27 @@ impl Engine {
         Ok(report)
     }
 
-    /// Runs the compressor.
+    /// A run that somebody asked for; cells are put in order with the rest.
     pub fn compress(&self, policy: Policy) -> Result<CompressReport> {
+        let outcome = self.run_alone(policy);
+        self.group_if_due(Missed::Little);
+        outcome
+    }
+
+    /// A run that nobody but the budget asked for.
+    pub fn make_fit(&self) -> Result<CompressReport> {
+        let outcome = self.run_alone(Policy::Watermark);
+        self.group_if_due(Missed::Much);
+        outcome
+    }
+
+    /// A run that counts as one.
+    fn run_alone(&self, policy: Policy) -> Result<CompressReport> {
         let begun = self.clock.elapsed();
         let outcome = self.run(policy);
         self.note_run(self.clock.elapsed().saturating_sub(begun));
         self.runs.fetch_add(1, Ordering::AcqRel);
         self.room.notify();
-        self.group_if_due();
         outcome
     }
 

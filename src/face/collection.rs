@@ -328,14 +328,11 @@ impl Collection {
             CountAccess::Top1 => 1,
             CountAccess::All => usize::MAX,
         };
-        for (nth, (id, cosine)) in hits.enumerate() {
-            if nth < counted {
-                engine.columns.touch(id, now);
-            }
-            if let Some(cosine) = cosine {
-                engine.columns.resemble(id, cosine, now);
-            }
-        }
+        let hits: Vec<_> = hits.collect();
+        hits.iter().take(counted).for_each(|(id, _)| engine.columns.touch(*id, now));
+        engine
+            .columns
+            .resemble(hits.iter().filter_map(|(id, cosine)| Some((*id, (*cosine)?))), now);
         engine.save_columns_if_due();
     }
 

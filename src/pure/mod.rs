@@ -10,8 +10,10 @@ pub mod score;
 mod simd;
 pub mod sketch;
 pub mod topk;
+mod wide;
 
 #[cfg(test)]
 mod recall;
 
 pub use simd::{Level, Simd};
+pub use wide::Wide;

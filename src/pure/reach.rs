@@ -1,7 +1,8 @@
 //! Where in a run of scores stand those that reach a floor.
 //!
-//! Sixteen are compared at once and make sixteen bits; where none of them reaches it, which is nearly always,
-//! that is all. Scalar is the specification: a score reaches a floor that it equals; NaN reaches none.
+//! Sixteen are compared at once and make sixteen bits. Where none of them reaches it, which is nearly always,
+//! that is all; AVX-512 writes the places without asking, since a wrong guess costs more than that. Scalar is
+//! the specification: a score reaches a floor that it equals; NaN reaches none.
 //!
 //! Never: says which of them are the best.
 #![allow(unsafe_code)]
@@ -80,14 +81,30 @@ fn avx2(scores: &[f32], floor: f32, places: &mut Vec<u32>) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx2")]
+#[target_feature(enable = "avx512f,avx2,popcnt")]
 fn avx512(scores: &[f32], floor: f32, places: &mut Vec<u32>) {
     let floors = _mm512_set1_ps(floor);
-    each(scores, floor, places, |sixteen| {
+    let mut at = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    // Each store writes sixteen places behind those that count: as many as scores so far, at most.
+    places.reserve(scores.len());
+    let (sixteens, rest) = scores.as_chunks::<AT_ONCE>();
+    let mut len = places.len();
+    for sixteen in sixteens {
         // SAFETY: the array covers the 64 bytes read; the load needs no alignment.
         let sixteen = unsafe { _mm512_loadu_ps(sixteen.as_ptr()) };
-        u32::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(sixteen, floors))
-    });
+        let reach = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(sixteen, floors);
+        let reaching = _mm512_maskz_compress_epi32(reach, at);
+        // SAFETY: `len` grew by 16 at most for each 16 scores before these, so that there is reserved room for
+        // 16 places behind it; the store needs no alignment.
+        unsafe { _mm512_storeu_si512(places.as_mut_ptr().add(len).cast(), reaching) };
+        len += reach.count_ones() as usize;
+        at = _mm512_add_epi32(at, _mm512_set1_epi32(AT_ONCE as i32));
+    }
+    // SAFETY: the places up to `len` were written, and `len` is within what was reserved.
+    unsafe { places.set_len(len) };
+    let from = AT_ONCE * sixteens.len();
+    let reaching = rest.iter().zip(from as u32..).filter(|(score, _)| **score >= floor);
+    places.extend(reaching.map(|(_, at)| at));
 }
 
 #[cfg(test)]

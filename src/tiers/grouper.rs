@@ -1,8 +1,8 @@
 //! The grouper: sketches of a collection in cells of neighbours, so that a search reads a part of them.
 //!
 //! Steps of [`group`]:
-//! 1. a sample of the living rows, as their codes in the archive say, gives the centroids: about as many
-//!    cells as the root of the rows, so that choosing cells costs about what looking into one does;
+//! 1. a sample of the living rows, as their codes in the archive say, gives the centroids ([`count_of`] says
+//!    how many);
 //! 2. every living row goes to the cell of its nearest centroid. Some other rows are asked for
 //!    their neighbours on the way, and how far the cells of those lie below the best one gives the
 //!    [`margins`]: how far a search has to look for the recall it is asked for, measured on these very rows;
@@ -30,6 +30,13 @@ use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::options::Metric;
 use crate::words::record::CollectionDef;
 
+/// How many cells so many rows make: 51 of 10,000, 178 of 64,287, 1,111 of a million. The more there are, the
+/// fewer rows have to be looked at, but each centroid costs what ten rows do, and each cell what some fifty
+/// do: the last of its blocks is half empty. Measured: docs/decisions/0014-cells.md.
+fn count_of(rows: u64) -> u64 {
+    ((rows as f64).powf(2.0 / 3.0) / 9.0) as u64
+}
+
 /// Rows of the sample for each cell.
 const SAMPLE_ROWS: usize = 32;
 /// Rounds of finding centroids.
@@ -40,17 +47,34 @@ const ASKED_ROWS: usize = 256;
 const LOOKS_MAX: u64 = 1 << 24;
 /// Rows that are read at once.
 const ROWS_AT_ONCE: u32 = 512;
-/// Cells whose rows are this part of the living, or less, are made anew.
-const COVERED_MIN: (u64, u64) = (3, 4);
+/// How much of the living rows cells may miss before they are made anew, which writes 57 bytes a row of 384 values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// A quarter: in a collection that grows that is four times those bytes for each row in the end.
+    Much,
+    /// A thirty-second: where somebody asked for order.
+    Little,
+}
 
-/// The living rows of a collection that has no cells, though it has so many, or cells that miss too many
-/// of them.
+impl Missed {
+    /// More than the living rows by this number are missed.
+    const fn part(self) -> u64 {
+        match self {
+            Missed::Much => 4,
+            Missed::Little => 32,
+        }
+    }
+}
+
+/// The living rows of a collection that has no cells, though it has `rows_min`, or cells that miss so many
+/// of them, or stand for as many that are gone.
 #[must_use]
 pub fn is_due(
     cold: &Cold,
     def: &CollectionDef,
     cells: Option<&Cells>,
     rows_min: u64,
+    missed: Missed,
 ) -> Option<u64> {
     let sources = sources(cold, def);
     let living: u64 = sources.iter().map(Ground::living).sum();
@@ -65,16 +89,15 @@ pub fn is_due(
         at.and_then(|at| known.get(at)).is_some_and(|known| known.crc == ground.file().crc())
     };
     let covered: u64 = sources.iter().filter(has).map(Ground::living).sum();
-    let too_few = covered * COVERED_MIN.1 < living * COVERED_MIN.0
-        || covered * COVERED_MIN.1 < u64::from(cells.header.rows) * COVERED_MIN.0;
-    too_few.then_some(living)
+    let too_few = |rows: u64| rows.saturating_sub(covered) * missed.part() > rows;
+    (too_few(living) || too_few(u64::from(cells.header.rows))).then_some(living)
 }
 
 /// About what the cells of so many rows will keep in RAM.
 #[must_use]
 pub fn resident_bytes(def: &CollectionDef, rows: u64) -> u64 {
     let centroid = codes::layout(def.spec.dim.unwrap_or(0)).map_or(0, |l| l.row_bytes() as u64);
-    rows * 4 + rows.isqrt() * (centroid + 20)
+    rows * 4 + count_of(rows) * (centroid + 20)
 }
 
 /// Groups the rows of a collection into a file of this number, and opens it. `None` when there is nothing
@@ -173,7 +196,7 @@ fn group_all(
         return Ok(None);
     }
     // 1. Centroids.
-    let count = living.isqrt().clamp(1, 1 << 15) as usize;
+    let count = count_of(living).clamp(1, 1 << 15) as usize;
     let mut sample = sample(sources, living, count * SAMPLE_ROWS + ASKED_ROWS)?;
     let mut asked = Asked::of(layout, &mut sample, living);
     let centroids = Centroids::find(layout, &sample.rows, count, ROUNDS);

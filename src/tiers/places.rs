@@ -21,6 +21,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use crate::organs::archive::Row;
+use crate::pure::quant;
 use crate::tiers::levels::{Code, Levels, WarmBlock};
 use crate::words::error::Result;
 use crate::words::id::{CollectionId, EntryId};
@@ -146,6 +147,12 @@ impl Places {
     /// Whether a row is whole and never expires.
     pub fn lasts(&self, row: u32) -> bool {
         !self.unsure.contains(row)
+    }
+
+    /// Asks for what [`known`](Self::known) will look at, which some work later will be wanted.
+    pub fn fetch(&self, row: u32) {
+        let row = row as usize;
+        quant::fetch(bytemuck::cast_slice(self.at.get(row..=row).unwrap_or_default()));
     }
 
     /// Where the codes of a row are, or its id. The shelf must fit.

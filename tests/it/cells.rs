@@ -180,6 +180,27 @@ fn cells_that_the_last_owner_had_no_time_for_are_made_after_an_open() {
 }
 
 #[test]
+fn a_run_that_was_asked_for_puts_the_last_rows_into_cells_too() {
+    let disk = grouped();
+    let store = open(&disk);
+    let before = cells(&disk);
+    // Less than a quarter, more than a thirty-second.
+    fill(&store, ENTRIES, ENTRIES + ENTRIES / 16);
+    assert_eq!(
+        cells(&disk),
+        before,
+        "a checkpoint leaves them to the sketches that the archive has"
+    );
+    store.compress().unwrap();
+    let after = cells(&disk);
+    assert!(after.len() == 1 && after != before, "{after:?}");
+    // Now nothing is missing.
+    store.compress().unwrap();
+    assert_eq!(cells(&disk), after);
+    finds_all_it_should(&store);
+}
+
+#[test]
 fn a_search_of_what_is_all_in_ram_reads_nothing() {
     let disk = SimDisk::new(6);
     let store = open(&disk);

@@ -17,7 +17,7 @@ use crate::bytes::codec::block::{self, BlockHeader, FORMAT, HEADER_BYTES, Part};
 use crate::bytes::codec::codes;
 use crate::io::map::Bytes;
 use crate::io::{Disk, File, OpenMode, join};
-use crate::pure::quant::Bits;
+use crate::pure::quant::{self, Bits};
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Lsn};
 use crate::words::options::ArenaAccess;
@@ -233,6 +233,12 @@ impl Block {
             return None;
         }
         block::entry(self.bytes.get(HEADER_BYTES..)?, row)
+    }
+
+    /// Asks for what [`id_version`](Self::id_version) will look at, which some work later will be wanted.
+    pub fn fetch_id(&self, row: usize) {
+        let at = HEADER_BYTES + row.saturating_mul(block::ENTRY_BYTES);
+        quant::fetch(self.bytes.get(at..at + 1).unwrap_or_default());
     }
 
     /// The codes of a row. The first call checks the codes of the whole block; `Corrupt` from then

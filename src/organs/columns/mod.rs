@@ -115,6 +115,13 @@ impl DeltaFile {
     }
 }
 
+impl State {
+    fn add(&mut self, row: Row) {
+        let sum = self.fresh.entry(row.id).and_modify(|old| *old = old.then(row));
+        sum.or_insert(row);
+    }
+}
+
 impl Columns {
     /// Opens the columns of a store; without any files they are empty. What is damaged or
     /// unreadable is left out with a warning. Left-over files are removed, unless read-only.
@@ -168,13 +175,12 @@ impl Columns {
         self.add(Row::access(id, now));
     }
 
-    /// Remembers how near an entry was to a query; only the greatest cosine counts, where older ones
+    /// Remembers how near entries were to a query; only the greatest cosine counts, where older ones
     /// count less. RAM only.
-    pub fn resemble(&self, id: EntryId, cosine: f32, now: Timestamp) {
-        let row = Row::nearness(id, cosine, now);
-        if row.near > 0 {
-            self.add(row);
-        }
+    pub fn resemble(&self, near: impl IntoIterator<Item = (EntryId, f32)>, now: Timestamp) {
+        let rows = near.into_iter().map(|(id, cosine)| Row::nearness(id, cosine, now));
+        let mut state = self.state.lock();
+        rows.filter(|row| row.near > 0).for_each(|row| state.add(row));
     }
 
     /// Forgets an entry that was removed; its row goes with the next snapshot.
@@ -183,9 +189,7 @@ impl Columns {
     }
 
     fn add(&self, row: Row) {
-        let mut state = self.state.lock();
-        let sum = state.fresh.get(&row.id).map_or(row, |old| old.then(row));
-        state.fresh.insert(row.id, sum);
+        self.state.lock().add(row);
     }
 
     /// What is known about an entry. Reads at most one block of 4 KiB; a damaged one counts as

@@ -223,13 +223,13 @@ fn increments_add_up_however_they_are_gathered() {
 fn nearness_to_old_queries_counts_less() {
     let columns = open(&disk());
     let id = EntryId(1);
-    columns.resemble(id, 0.8, Timestamp(0));
-    columns.resemble(id, 0.5, Timestamp(10 * DAY));
+    columns.resemble([(id, 0.8)], Timestamp(0));
+    columns.resemble([(id, 0.5)], Timestamp(10 * DAY));
     let near = |columns: &Columns| (columns.get(id).near * 100.0).round();
     assert_eq!((near(&columns), columns.get(id).near_at.0), (80.0, 0), "0.63 after ten days");
-    columns.resemble(id, 0.5, Timestamp(30 * DAY));
+    columns.resemble([(id, 0.5)], Timestamp(30 * DAY));
     assert_eq!((near(&columns), columns.get(id).near_at.0), (50.0, 30 * DAY), "0.4 after thirty");
-    columns.resemble(id, f32::NAN, Timestamp(31 * DAY));
+    columns.resemble([(id, f32::NAN)], Timestamp(31 * DAY));
     assert_eq!((near(&columns), columns.get(id).last), (50.0, None));
 }
 

@@ -19,7 +19,7 @@ mod avx512;
 mod neon;
 mod scalar;
 
-use crate::pure::{Level, Simd};
+use crate::pure::{Level, Simd, Wide};
 use crate::words::options::Metric;
 
 /// Norms in this range keep cosine in plain f32: products of two vectors stay below 1e30, and what
@@ -48,7 +48,7 @@ pub fn norm(a: &[f32]) -> f32 {
     if (1e-24..=1e30).contains(&square) {
         return square.sqrt();
     }
-    scalar::saturate(scalar::dot_wide(a, a).sqrt())
+    scalar::saturate(a.dot_wide(a).sqrt())
 }
 
 /// [`dot`] with one instruction set.
@@ -123,11 +123,11 @@ pub fn score(metric: Metric, query: &PreparedQuery, vector: &[f32], norm: f32) -
         Metric::Cosine => cosine(query, vector, norm),
         Metric::Dot => {
             let sum = dot(q, vector);
-            if sum.is_finite() { sum } else { scalar::saturate(scalar::dot_wide(q, vector)) }
+            if sum.is_finite() { sum } else { scalar::saturate(q.dot_wide(vector)) }
         }
         Metric::L2 => {
             let sum = squared_distance(q, vector);
-            let wide = || scalar::saturate(scalar::squared_distance_wide(q, vector));
+            let wide = || scalar::saturate(q.squared_distance_wide(vector));
             -(if sum.is_finite() { sum } else { wide() })
         }
     };
@@ -142,12 +142,12 @@ fn cosine(query: &PreparedQuery, vector: &[f32], norm: f32) -> f32 {
         return (dot(query.vector(), vector) / (query.norm * norm)).clamp(-1.0, 1.0);
     }
     let q = query.vector();
-    let norms = (scalar::dot_wide(q, q) * scalar::dot_wide(vector, vector)).sqrt();
+    let norms = (q.dot_wide(q) * vector.dot_wide(vector)).sqrt();
     // The norm said "not zero" where the values do not: a damaged norm must not make a NaN.
     if norms == 0.0 {
         return 0.0;
     }
-    scalar::saturate(scalar::dot_wide(q, vector) / norms).clamp(-1.0, 1.0)
+    scalar::saturate(q.dot_wide(vector) / norms).clamp(-1.0, 1.0)
 }
 
 #[cfg(test)]

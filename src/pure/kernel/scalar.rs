@@ -10,9 +10,6 @@
 //! hide the latency of an addition (3 to 4 cycles) behind the loads that bound the loop, and few
 //! enough to stay in 16 registers. The compiler packs these loops on any machine; `avx2` and
 //! `avx512` do the same sums with wider registers, `neon` with its own.
-//!
-//! The f64 versions are slow and safe: f32 values up to 3.4e38 square to 1.2e77, far inside f64.
-//! They serve vectors so large or small that f32 sums overflow or vanish.
 
 /// Independent sums.
 pub(super) const LANES: usize = 32;
@@ -31,24 +28,6 @@ pub fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
         let difference = x - y;
         difference * difference
     })
-}
-
-/// Dot product in f64, in plain order.
-#[must_use]
-pub fn dot_wide(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
-}
-
-/// Squared Euclidean distance in f64, in plain order.
-#[must_use]
-pub fn squared_distance_wide(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(x, y)| {
-            let difference = f64::from(*x) - f64::from(*y);
-            difference * difference
-        })
-        .sum()
 }
 
 /// The nearest finite f32.
@@ -94,6 +73,7 @@ fn add(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pure::Wide;
     use proptest::prelude::*;
 
     /// The order of the story above, written down as slowly as possible.
@@ -128,8 +108,8 @@ mod tests {
             // folds: 10 units in the last place of the sum of absolute terms is generous.
             let bound = |terms: f64| 10.0 * f64::from(f32::EPSILON) * terms + 1e-30;
             let size: f64 = a.iter().zip(&b).map(|(x, y)| f64::from((x * y).abs())).sum();
-            prop_assert!((f64::from(dot(&a, &b)) - dot_wide(&a, &b)).abs() <= bound(size));
-            let wide = squared_distance_wide(&a, &b);
+            prop_assert!((f64::from(dot(&a, &b)) - a.dot_wide(&b)).abs() <= bound(size));
+            let wide = a.squared_distance_wide(&b);
             prop_assert!((f64::from(squared_distance(&a, &b)) - wide).abs() <= bound(wide));
         }
     }

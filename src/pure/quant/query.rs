@@ -19,7 +19,7 @@ use super::neon;
 use super::{Bits, CONSTANTS_BYTES, NORM_BYTES, RowLayout, pack, scalar};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use crate::pure::{Level, Simd};
+use crate::pure::{Level, Simd, Wide};
 use crate::words::options::Metric;
 
 /// Asks for the bytes of a row, which some work later will be scored. Elsewhere than on x86-64 it does
@@ -92,10 +92,11 @@ impl Rounded {
         let mut halves = Vec::with_capacity(whole.len().div_ceil(HALF));
         for values in whole.chunks(group).flat_map(|group| group.chunks(HALF)) {
             let mut pair = [[0; HALF]; 2];
-            for (i, value) in values.iter().enumerate() {
-                let high = (i32::from(*value) + 128) >> 8;
-                pair[0][i] = high as i8;
-                pair[1][i] = (i32::from(*value) - 256 * high) as i8;
+            let [highs, lows] = &mut pair;
+            for ((value, high), low) in values.iter().zip(highs).zip(lows) {
+                // Not above 32,512: 128 more has room.
+                *high = (value.wrapping_add(128) >> 8) as i8;
+                *low = *value as i8;
             }
             halves.push(pair);
         }
@@ -133,14 +134,12 @@ impl CodeQuery {
     #[must_use]
     pub fn with_simd(layout: RowLayout, metric: Metric, query: &[f32], simd: Simd) -> CodeQuery {
         assert_eq!(query.len(), layout.dim(), "dimension of the query");
-        let largest = query.iter().fold(0.0_f32, |a, q| a.max(q.abs()));
+        // Sizes of finite values are in the order of their bits, which compilers compare many at a time.
+        let largest = query.iter().map(|q| q.abs().to_bits()).max().unwrap_or(0);
+        let largest = f32::from_bits(largest);
         let scale = f64::from(largest) / QUERY_MAX;
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-        let round = |q: &f32| {
-            let t = f64::from(*q) * inverse;
-            (t + 0.5_f64.copysign(t)) as i16
-        };
-        let rounded: Vec<i16> = query.iter().map(round).collect();
+        let rounded = query.rounded(inverse);
         let group_sum = |group: &[i16]| group.iter().map(|t| i64::from(*t)).sum::<i64>() as f64;
         let group_bytes = layout.bits().code_bytes(layout.group());
         let places = |from: usize| {
@@ -156,15 +155,7 @@ impl CodeQuery {
             }
             Bits::Four => Parts { even: places(0), odd: places(1) },
         };
-        CodeQuery {
-            layout,
-            metric,
-            simd,
-            scale,
-            norm: query.iter().map(|q| f64::from(*q) * f64::from(*q)).sum::<f64>().sqrt(),
-            sums,
-            parts,
-        }
+        CodeQuery { layout, metric, simd, scale, norm: query.norm_wide(), sums, parts }
     }
 
     /// The layout of the rows it can score.
@@ -275,7 +266,8 @@ impl CodeQuery {
             Metric::Dot => dot,
             Metric::Cosine => {
                 let norms = self.norm * norm;
-                if norms == 0.0 { 0.0 } else { (dot / norms).clamp(-1.0, 1.0) }
+                let cosine = if norms == 0.0 { 0.0 } else { dot / norms };
+                return cosine.clamp(-1.0, 1.0) as f32 + 0.0;
             }
             // Below zero by cancellation only.
             Metric::L2 => -(self.norm * self.norm - 2.0 * dot + norm * norm).max(0.0),

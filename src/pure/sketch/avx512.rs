@@ -39,17 +39,17 @@ pub(super) fn tables(rounded: &[i16]) -> Box<[u8]> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
 pub(super) fn score_blocks(query: &SketchQuery, blocks: &[u8], next: &[u8], scores: &mut [f32]) {
     let block_bytes = query.layout().block_bytes();
-    let mut rest = blocks;
+    let mut ahead =
+        if next.is_empty() { blocks.get(2 * block_bytes..).unwrap_or_default() } else { next };
     let mut blocks = blocks.chunks_exact(block_bytes);
     let mut scores = scores.chunks_mut(BLOCK_ROWS);
     while let (Some(first), Some(first_scores)) = (blocks.next(), scores.next()) {
-        rest = rest.get(2 * block_bytes..).unwrap_or_default();
-        let ahead = if rest.is_empty() { next } else { rest };
         let (Some(second), Some(second_scores)) = (blocks.next(), scores.next()) else {
             let [sums] = sums(query, [query.windows(first)], ahead);
             return query.finish(first, &sums, first_scores);
         };
         let sums = sums(query, [query.windows(first), query.windows(second)], ahead);
+        ahead = ahead.get(2 * block_bytes..).unwrap_or_default();
         query.finish(first, &sums[0], first_scores);
         query.finish(second, &sums[1], second_scores);
     }

@@ -40,6 +40,7 @@ mod tests;
 
 pub use scorer::SketchQuery;
 
+use crate::pure::Wide;
 use crate::words::limits::DIM_MAX;
 use crate::words::options::Metric;
 
@@ -120,7 +121,7 @@ impl SketchLayout {
 pub fn encode(layout: SketchLayout, mean: &[f32], vector: &[f32], row: &mut [u8]) {
     let lengths = (mean.len(), vector.len(), row.len());
     assert_eq!(lengths, (layout.dim, layout.dim, layout.row_bytes()), "lengths of a sketch");
-    let norm = norm(vector);
+    let norm = vector.norm_wide();
     let inverse = if norm > 0.0 { 1.0 / norm } else { 0.0 };
     let (signs, rest) = row.split_at_mut(layout.sign_bytes());
     let (mut sum, mut square) = (0.0_f64, 0.0_f64);
@@ -181,8 +182,4 @@ fn factor_code(factor: f32) -> u8 {
 #[inline(always)]
 fn factor(code: u8) -> f32 {
     f32::from_bits((u32::from(code) << FACTOR_SHIFT) + FACTOR_BASE)
-}
-
-fn norm(vector: &[f32]) -> f64 {
-    vector.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt()
 }

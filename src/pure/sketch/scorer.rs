@@ -16,10 +16,10 @@
 
 #[cfg(target_arch = "aarch64")]
 use super::neon;
-use super::{BLOCK_ROWS, NORM_BYTES, SketchLayout, factor, norm, scalar};
+use super::{BLOCK_ROWS, NORM_BYTES, SketchLayout, factor, scalar};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use crate::pure::{Level, Simd};
+use crate::pure::{Level, Simd, Wide};
 use crate::words::options::Metric;
 
 /// Bytes of signs whose sum stays within a byte.
@@ -75,18 +75,12 @@ impl SketchQuery {
     #[must_use]
     pub fn with_simd(layout: SketchLayout, mean: &[f32], query: &[f32], simd: Simd) -> SketchQuery {
         assert_eq!((mean.len(), query.len()), (layout.dim, layout.dim), "lengths of a query");
-        let norm = norm(query);
+        let norm = query.norm_wide();
         let inverse = if norm > 0.0 { 1.0 / norm } else { 0.0 };
-        let size = |window: &[f32]| window.iter().map(|q| f64::from(q.abs())).sum::<f64>();
-        let largest = query.chunks(WINDOW).map(size).fold(0.0, f64::max) * inverse;
+        let largest = query.chunks(WINDOW).map(Wide::sum_abs_wide).fold(0.0, f64::max) * inverse;
         let unit = largest / WINDOW_SUM;
         let per_unit = if unit > 0.0 { inverse / unit } else { 0.0 };
-        // `f64::round` is a call where a processor need not have the instruction.
-        let round = |q: &f32| {
-            let t = f64::from(*q) * per_unit;
-            (t + 0.5_f64.copysign(t)) as i16
-        };
-        let mut rounded: Vec<i16> = query.iter().map(round).collect();
+        let mut rounded = query.rounded(per_unit);
         rounded.resize(layout.dim.next_multiple_of(WINDOW), 0);
         let total: i32 = rounded.iter().map(|t| i32::from(*t)).sum();
         let negative: i32 = rounded.iter().map(|t| i32::from(*t).min(0)).sum();
@@ -226,8 +220,7 @@ impl SketchQuery {
 
 /// Scaled query times mean.
 fn base(mean: &[f32], query: &[f32], inverse: f64) -> f32 {
-    let base: f64 = query.iter().zip(mean).map(|(q, m)| f64::from(*q) * f64::from(*m)).sum();
-    (base * inverse) as f32
+    (query.dot_wide(mean) * inverse) as f32
 }
 
 /// The nearest f32; the lowest for what only a damaged norm can give.

@@ -39,7 +39,7 @@ fn scores_of(query: &SketchQuery, blocks: &[u8], rows: usize) -> Vec<f32> {
 
 /// The estimate as the story has it, in f64, from the bytes of a row.
 fn by_the_book(layout: SketchLayout, mean: &[f32], query: &[f32], row: &[u8]) -> f64 {
-    let length = norm(query);
+    let length = query.norm_wide();
     let factor_byte = row[layout.sign_bytes()];
     if length == 0.0 || factor_byte == 0 {
         return 0.0;
@@ -121,7 +121,7 @@ fn scores_are_near_the_estimate_in_f64() {
         let mean: Vec<f32> = values(dim, 99).iter().map(|m| m * 0.02).collect();
         let vectors: Vec<Vec<f32>> = (0..70).map(|i| values(dim, i)).collect();
         let query = values(dim, 1234);
-        let length = norm(&query);
+        let length = query.norm_wide();
         let largest = query
             .chunks(48)
             .map(|w| w.iter().map(|q| f64::from(q.abs())).sum::<f64>())
@@ -135,7 +135,7 @@ fn scores_are_near_the_estimate_in_f64() {
             for (vector, score) in vectors.iter().zip(scores) {
                 encode(layout, &mean, vector, &mut row);
                 let cosine = by_the_book(layout, &mean, &query, &row);
-                let size = norm(vector);
+                let size = vector.norm_wide();
                 // Half a unit of rounding a value, all on one side at worst.
                 let f = f64::from(factor(row[layout.sign_bytes()])) / (dim as f64).sqrt();
                 let slack = f * dim as f64 * largest / length / 231.0 / 2.0 + 1e-5;
@@ -165,7 +165,7 @@ fn the_estimate_is_right_for_the_vector_itself_and_near_for_others() {
     let blocks = blocks_of(layout, &mean, &vectors);
     let cosine = |a: &[f32], b: &[f32]| {
         let dot: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        dot / norm(a) / norm(b)
+        dot / a.norm_wide() / b.norm_wide()
     };
     let (mut square, mut sum) = (0.0, 0.0);
     for (i, vector) in vectors.iter().enumerate() {
@@ -192,7 +192,7 @@ fn zero_vectors_and_queries_have_their_place() {
         let one = values(dim, 3);
         let blocks = blocks_of(layout, &mean, &[vec![0.0; dim], one.clone()]);
         let scores = scores_of(&SketchQuery::new(layout, &mean, &one), &blocks, 2);
-        let square = norm(&one) * norm(&one);
+        let square = one.norm_wide() * one.norm_wide();
         let expected = if metric == Metric::L2 { -square as f32 } else { 0.0 };
         assert_eq!(scores[0], expected);
         let scores = scores_of(&SketchQuery::new(layout, &mean, &vec![0.0; dim]), &blocks, 2);

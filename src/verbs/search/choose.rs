@@ -45,7 +45,8 @@ pub(super) fn choose(
     let counts = |(number, row): Candidate| {
         grounds.get(number as usize).is_some_and(|ground| !ground.keeps_out(row))
     };
-    let mut gather = Gather::new(count, counts);
+    let rows = || grounds.iter().map(|ground| ground.vectors);
+    let mut gather = Gather::new(count, search.wanted(), rows(), counts);
     let mut covered = Vec::new();
     if let Some(cells) = search.scope.view.levels.cells.get(&search.scope.def.id) {
         match cells::offer(search, cells, grounds, pruned, &mut gather) {
@@ -54,7 +55,7 @@ pub(super) fn choose(
             Err(error) => {
                 tracing::warn!(%error, "a collection is searched without its cells");
                 cells.set_broken();
-                gather = Gather::new(count, counts);
+                gather = Gather::new(count, search.wanted(), rows(), counts);
             }
         }
     }
@@ -110,8 +111,7 @@ pub(super) fn choose(
             gather.add(&run, |scores| sketch.score_blocks(bytes, scores));
         }
     }
-    let (mut rows, crowded) = gather.into_kept();
-    rows.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    let (rows, crowded) = gather.into_sorted();
     Ok(Chosen { rows, unsketched, crowded })
 }
 

@@ -3,7 +3,7 @@
 //! 1. [`Gather::add`] takes the scores of a run of rows.
 //! 2. Those that reach the score of the last of the best so far, sixteen compared at once, are asked which rows
 //!    they are and whether they count: some 600 of 20,000 for the 150 best, since cells come the nearest first.
-//! 3. The [`Sieve`] keeps the best of these.
+//! 3. The [`Sieve`] keeps the best of these, each as one number, and tells what the last of the hits scores.
 //!
 //! Never: leaves out a row that counts and scores among the best, or as the last of them.
 
@@ -14,7 +14,7 @@ use crate::pure::topk::Sieve;
 
 use super::cells::Homes;
 
-/// A candidate: the number of the ground and the row. Eight bytes, since thousands are sorted out.
+/// A candidate: the number of the ground and the row.
 pub(super) type Candidate = (u32, u32);
 
 /// So many candidates that score the same as the last one are looked at besides; where there are
@@ -32,47 +32,86 @@ pub(super) enum Run<'a> {
 /// The best rows of all that are added and count.
 pub(super) struct Gather<C> {
     counts: C,
+    /// For each ground the rows of those before it.
+    before: Vec<u32>,
     /// Where references lead.
     pub homes: Homes,
-    top: Sieve<Candidate>,
+    /// Rows by their numbers over all grounds.
+    top: Sieve,
+    /// As many of them as hits are looked for.
+    first: Sieve,
     /// Scores of a run, and the places of those that are high enough.
     scores: Vec<f32>,
     places: Vec<u32>,
 }
 
 impl<C: Fn(Candidate) -> bool> Gather<C> {
-    /// Room for the best so many. `counts` says whether a row does.
-    pub fn new(count: usize, counts: C) -> Gather<C> {
-        let top = Sieve::new(count, TIES_MAX);
-        Gather { counts, homes: Homes::default(), top, scores: Vec::new(), places: Vec::new() }
+    /// Room for the best `count` rows, of which `few` may be hits, of grounds that have so many rows each.
+    /// `counts` says whether a row does.
+    pub fn new(count: usize, few: usize, rows: impl Iterator<Item = u32>, counts: C) -> Gather<C> {
+        let before = rows.scan(0_u32, |sum, rows| {
+            let before = *sum;
+            *sum = sum.saturating_add(rows);
+            Some(before)
+        });
+        Gather {
+            counts,
+            before: before.collect(),
+            homes: Homes::default(),
+            top: Sieve::new(count, TIES_MAX),
+            first: Sieve::new(few, 0),
+            scores: Vec::new(),
+            places: Vec::new(),
+        }
     }
 
     /// Adds a run of rows with the scores that `score` writes.
     pub fn add(&mut self, run: &Run<'_>, score: impl FnOnce(&mut [f32])) {
-        self.scores.resize(run.rows(), 0.0);
-        score(&mut self.scores);
+        let rows = run.rows();
+        // It never shrinks, so that it is filled with zeros once.
+        self.scores.resize(rows.max(self.scores.len()), 0.0);
+        score(self.scores.get_mut(..rows).unwrap_or_default());
+        let scores = self.scores.get(..rows).unwrap_or_default();
         self.places.clear();
-        reaching(&self.scores, self.top.threshold(), &mut self.places);
+        reaching(scores, self.top.threshold(), &mut self.places);
+        let numbers = self.homes.numbers(run);
         for at in &self.places {
             // The threshold may have risen meanwhile.
-            if let Some(score) = self.scores.get(*at as usize)
-                && *score >= self.top.threshold()
-                && let Some(candidate) = self.homes.candidate(run, *at)
-                && (self.counts)(candidate)
-            {
-                self.top.offer(*score, candidate);
+            let Some(score) = scores.get(*at as usize).filter(|s| **s >= self.top.threshold())
+            else {
+                continue;
+            };
+            let number = match numbers {
+                Some(numbers) => numbers.get(*at as usize).copied(),
+                None => self.number(run, *at),
+            };
+            if let Some(number) = number {
+                self.top.offer(*score, number);
+                self.first.offer(*score, number);
             }
         }
     }
 
-    /// The score of the n-th best so far.
-    pub fn nth_best(&self, n: usize) -> Option<f32> {
-        self.top.nth_best(n)
+    /// The number over all grounds of the row at a place of a run, if it counts.
+    fn number(&self, run: &Run<'_>, at: u32) -> Option<u32> {
+        let candidate = self.homes.candidate(run, at).filter(|row| (self.counts)(*row))?;
+        self.before.get(candidate.0 as usize)?.checked_add(candidate.1)
     }
 
-    /// The best of all, in no order, and whether too many scored like the last one.
-    pub fn into_kept(self) -> (Vec<(f32, Candidate)>, bool) {
-        self.top.into_kept()
+    /// The score of the last of the hits so far.
+    pub fn last_hit(&mut self) -> Option<f32> {
+        self.first.last()
+    }
+
+    /// The best of all, the best first, and whether too many scored like the last one.
+    pub fn into_sorted(self) -> (Vec<(f32, Candidate)>, bool) {
+        let (sorted, crowded) = self.top.into_sorted();
+        let candidate = |(score, number): (f32, u32)| {
+            let after = self.before.partition_point(|before| *before <= number);
+            let ground = after.checked_sub(1)?;
+            Some((score, (ground as u32, number - self.before.get(ground)?)))
+        };
+        (sorted.into_iter().filter_map(candidate).collect(), crowded)
     }
 }
 
@@ -94,7 +133,7 @@ mod tests {
         (row.wrapping_mul(2_654_435_761) >> 8) as f32
     }
 
-    /// Gathers rows in runs, and says which of those that count are the best, and the n-th best early on.
+    /// Gathers rows in runs, and says which of those that count are the best, and the second best early on.
     fn gathered(
         rows: u32,
         run_rows: u32,
@@ -102,23 +141,25 @@ mod tests {
         score: impl Fn(u32) -> f32,
         counts: impl Fn(u32) -> bool,
     ) -> (Vec<u32>, Option<f32>) {
-        let mut gather = Gather::new(n, |(ground, row)| ground == 3 && counts(row));
+        let grounds = [5, 0, 2, rows].into_iter();
+        let few = n.min(2);
+        let mut gather = Gather::new(n, few, grounds, |(ground, row)| ground == 3 && counts(row));
         let mut early = None;
         for from in (0..rows).step_by(run_rows as usize) {
             let run = from..rows.min(from + run_rows);
             gather.add(&Run::Rows(3, run.clone()), |scores| {
                 scores.iter_mut().zip(run).for_each(|(of, row)| *of = score(row));
             });
-            early = early.or_else(|| gather.nth_best(2).map(|nth| (run_rows + from, nth)));
+            let last = gather.last_hit();
+            early = early.or_else(|| last.map(|nth| (run_rows + from, nth)));
         }
         if let Some((seen, nth)) = early {
-            assert_eq!(
-                Some(nth),
-                best(seen.min(rows), 2, &score, &counts).get(1).map(|r| score(*r))
-            );
+            let best = best(seen.min(rows), few, &score, &counts);
+            assert_eq!(Some(nth), best.get(few - 1).map(|row| score(*row)));
         }
-        let (kept, crowded) = gather.into_kept();
-        assert!(!crowded);
+        let (kept, crowded) = gather.into_sorted();
+        assert!(!crowded && kept.is_sorted_by(|a, b| a.0 >= b.0));
+        assert!(kept.iter().all(|(_, (ground, _))| *ground == 3));
         let mut kept: Vec<u32> = kept.into_iter().map(|(_, (_, row))| row).collect();
         kept.sort_unstable();
         (kept, early.map(|(_, nth)| nth))

@@ -60,6 +60,11 @@ impl Ground<'_> {
         self.dead.contains(row) || self.mask.as_ref().is_some_and(|mask| mask.keeps_out(row))
     }
 
+    /// Whether it keeps no row out.
+    pub fn is_open(&self) -> bool {
+        self.dead.is_empty() && self.mask.is_none()
+    }
+
     /// Whether the mask has said that a row passes.
     pub fn lets_pass(&self, row: u32) -> bool {
         self.mask.as_ref().is_some_and(|mask| mask.passing.contains(row))

@@ -6,12 +6,13 @@
 //!    is room and the system has it in memory: all at once would make the first one wait.
 //! 2. Its score by them, and the bound that its exact score will not exceed.
 //!
-//! Candidates come in the order of their sketches, sixteen at a time; while sixteen are scored, the bytes
-//! of the next ones arrive, from memory or, all at once, from the disk. It ends where a sketch says that none
-//! of those left can be among the best.
+//! Candidates come in the order of their sketches; while one is scored, the bytes of the sixteen after it
+//! arrive, from memory or, all at once, from the disk. It ends where a sketch says that none of those left can
+//! be among the best.
 //!
 //! Never: says whether a candidate is an answer.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::bytes::codec::codes::CHUNK_ROWS;
@@ -33,6 +34,8 @@ use super::hits::whole;
 /// Candidates whose codes are asked for before the first of them is scored: codes stand anywhere in the
 /// arena, and the processor fetches about as many lines at a time.
 const AHEAD: usize = 16;
+/// And so many more candidates ahead, where its codes stand is asked for.
+const PLACES_AHEAD: usize = 8;
 /// What places take besides four bytes and a bit a row: numbers of a few hundred blocks, and the heads of sets.
 const PLACES_MORE_BYTES: u64 = 4096;
 /// Standard deviations that a sketch is trusted to.
@@ -147,15 +150,17 @@ struct Lookup<'a, 'b> {
 }
 
 impl<'a> Lookup<'a, '_> {
-    /// Finds what some candidates are scored by, and asks for the bytes.
-    fn ask(&mut self, some: &[(f32, Candidate)], asked: &mut Vec<Asked<'a>>) -> Result<()> {
-        asked.clear();
-        for (_, candidate) in some {
-            let candidate = *candidate;
-            let (bytes, copy) = self.find(candidate)?;
-            asked.push(Asked { candidate, bytes, copy });
+    /// Finds what a candidate is scored by, and asks for the bytes.
+    fn ask(&mut self, candidate: Candidate) -> Result<Asked<'a>> {
+        let (bytes, copy) = self.find(candidate)?;
+        Ok(Asked { candidate, bytes, copy })
+    }
+
+    /// Asks for what says where a candidate's codes stand, if that is known.
+    fn look_ahead(&self, (number, at): Candidate) {
+        if let Some(Some(Some(places))) = self.places.get(number as usize) {
+            places.fetch(at);
         }
-        Ok(())
     }
 
     fn find(&mut self, (number, at): Candidate) -> Result<(Bytes<'a>, FastCopy<'a>)> {
@@ -291,52 +296,51 @@ pub(super) fn rank<'a>(
         CodeQuery::new(layout, metric, search.prepared.vector())
     };
     let (mut by_four, mut code) = (None, Vec::new());
-    let mut pieces = chosen.chunks(AHEAD);
-    let (mut asked, mut next) = (Vec::with_capacity(AHEAD), Vec::with_capacity(AHEAD));
-    let mut piece = pieces.next();
-    lookup.ask(piece.unwrap_or_default(), &mut asked)?;
-    while let Some(some) = piece {
-        if some.first().is_some_and(|(score, _)| score + slack_of_sketches < best.threshold()) {
+    let may_enter = |sketch: f32, best: &TopK<()>| sketch + slack_of_sketches >= best.threshold();
+    let (mut coming, mut asked) = (chosen.iter().enumerate(), VecDeque::with_capacity(AHEAD));
+    loop {
+        // While one is scored, the bytes of the next ones arrive.
+        while asked.len() < AHEAD
+            && let Some((nth, (sketch, candidate))) = coming.next()
+            && may_enter(*sketch, &best)
+        {
+            if let Some((_, later)) = chosen.get(nth + PLACES_AHEAD) {
+                lookup.look_ahead(*later);
+            }
+            asked.push_back((*sketch, lookup.ask(*candidate)?));
+        }
+        let Some((sketch, Asked { candidate, bytes, copy })) = asked.pop_front() else { break };
+        if !may_enter(sketch, &best) {
             break;
         }
-        // While these are scored, the bytes of the next ones arrive.
-        let may_enter = |some: &&[(f32, Candidate)]| {
-            some.first().is_some_and(|(score, _)| score + slack_of_sketches >= best.threshold())
+        let Some(ground) = grounds.get(candidate.0 as usize) else { continue };
+        let by_eight =
+            |codes: &[u8]| (Ok((search.by_eight.score(codes), 8)), search.by_eight.slack(codes));
+        let (coded, slack) = match bytes {
+            Bytes::Arena(codes, 4) => {
+                let query = by_four.get_or_insert_with(four);
+                (Ok((query.score(codes), 4)), query.slack(codes))
+            }
+            Bytes::Arena(codes, _) => by_eight(codes),
+            Bytes::Piece => by_eight(lookup.in_piece(candidate).unwrap_or_default()),
+            Bytes::Ram(vector) => (Ok((search.exact(vector), 8)), 0.0),
+            Bytes::Read(codes) => by_eight(&codes),
+            Bytes::Archive => {
+                let file = &ground.segment.segment;
+                match whole(file.code(ground.group, candidate.1, &mut code))? {
+                    Ok(()) => by_eight(&code),
+                    Err(damage) => (Err(damage), 0.0),
+                }
+            }
         };
-        piece = pieces.next().filter(may_enter);
-        lookup.ask(piece.unwrap_or_default(), &mut next)?;
-        for Asked { candidate, bytes, copy } in asked.drain(..) {
-            let Some(ground) = grounds.get(candidate.0 as usize) else { continue };
-            let by_eight = |codes: &[u8]| {
-                (Ok((search.by_eight.score(codes), 8)), search.by_eight.slack(codes))
-            };
-            let (coded, slack) = match bytes {
-                Bytes::Arena(codes, 4) => {
-                    let query = by_four.get_or_insert_with(four);
-                    (Ok((query.score(codes), 4)), query.slack(codes))
-                }
-                Bytes::Arena(codes, _) => by_eight(codes),
-                Bytes::Piece => by_eight(lookup.in_piece(candidate).unwrap_or_default()),
-                Bytes::Ram(vector) => (Ok((search.exact(vector), 8)), 0.0),
-                Bytes::Read(codes) => by_eight(&codes),
-                Bytes::Archive => {
-                    let file = &ground.segment.segment;
-                    match whole(file.code(ground.group, candidate.1, &mut code))? {
-                        Ok(()) => by_eight(&code),
-                        Err(damage) => (Err(damage), 0.0),
-                    }
-                }
-            };
-            // An exact vector stands for itself: who has no codes comes first.
-            let bound = coded.as_ref().map_or(f32::INFINITY, |(score, _)| {
-                // Which of equal ones counts, ids decide: here any order does.
-                best.offer(score - slack, EntryId(ranked.len() as u64), ());
-                if search.by_codes() { *score } else { score + slack }
-            });
-            bounds.push((bound, ranked.len() as u32));
-            ranked.push(Ranked { candidate, coded, copy });
-        }
-        std::mem::swap(&mut asked, &mut next);
+        // An exact vector stands for itself: who has no codes comes first.
+        let bound = coded.as_ref().map_or(f32::INFINITY, |(score, _)| {
+            // Which of equal ones counts, ids decide: here any order does.
+            best.offer(score - slack, EntryId(ranked.len() as u64), ());
+            if search.by_codes() { *score } else { score + slack }
+        });
+        bounds.push((bound, ranked.len() as u32));
+        ranked.push(Ranked { candidate, coded, copy });
     }
     Ok(Ranking { ranked, bounds })
 }

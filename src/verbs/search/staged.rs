@@ -23,6 +23,7 @@
 
 use crate::organs::archive::Row;
 use crate::pure::filter::Filter;
+use crate::pure::topk::Order;
 use crate::tiers::Copy;
 use crate::tiers::hot::Hot;
 use crate::words::error::Result;
@@ -43,7 +44,9 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
     let pays = |candidates: usize| candidates < rows / 4;
     let needs = search.query.filter.as_ref().map(Filter::needs).unwrap_or_default();
     let unmasked = needs.last_access || needs.tier;
-    if unmasked || !(search.by_codes() || pays(candidates)) {
+    // Choosing numbers the rows of all groups with 32 bits.
+    let many = u32::try_from(rows).is_err();
+    if unmasked || many || !(search.by_codes() || pays(candidates)) {
         return scan::all(search, &grounds, answers);
     }
     let masked = !search.is_unmasked();
@@ -135,32 +138,26 @@ fn settle<'a>(
     grounds: &[Ground<'_>],
     ranking: Ranking<'_>,
 ) -> Result<Settled<'a>> {
-    let Ranking { ranked, mut bounds } = ranking;
+    let Ranking { ranked, bounds } = ranking;
     let mut settled = Settled { search, answers: search.answers(), asked: 0, lost: 0 };
-    let higher = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-    let mut rest = bounds.as_mut_slice();
-    while !rest.is_empty() {
-        if rest.len() > SETTLED_AT_ONCE {
-            rest.select_nth_unstable_by(SETTLED_AT_ONCE, higher);
+    let mut bounds = Order::new(bounds, SETTLED_AT_ONCE.max(search.wanted()));
+    let mut waits = !search.by_codes();
+    let best = bounds.ahead().take(search.wanted());
+    for one in best.filter_map(|(_, number)| ranked.get(number as usize)) {
+        if let FastCopy::Arena(block, row) = one.copy {
+            block.block.fetch_id(row);
         }
-        let (best, others) = rest.split_at_mut(SETTLED_AT_ONCE.min(rest.len()));
-        best.sort_unstable_by(higher);
-        if !search.by_codes() {
-            let best = best.iter().take(search.wanted());
-            let best = best.filter_map(|(_, number)| ranked.get(*number as usize));
-            // Where the first is at hand the others are, most likely.
-            best.take_while(|one| must_wait(search, grounds, one)).for_each(drop);
+        // Where the first is at hand the others are, most likely.
+        waits = waits && must_wait(search, grounds, one);
+    }
+    for (bound, number) in bounds {
+        if !settled.answers.enters(bound) {
+            break;
         }
-        for (bound, number) in best {
-            if !settled.answers.enters(*bound) {
-                return Ok(settled);
-            }
-            let Some(one) = ranked.get(*number as usize) else { continue };
-            let Some(ground) = grounds.get(one.candidate.0 as usize) else { continue };
-            settled.asked += 1;
-            settled.settle(ground, one)?;
-        }
-        rest = others;
+        let Some(one) = ranked.get(number as usize) else { continue };
+        let Some(ground) = grounds.get(one.candidate.0 as usize) else { continue };
+        settled.asked += 1;
+        settled.settle(ground, one)?;
     }
     Ok(settled)
 }

@@ -4,13 +4,19 @@
 //! of the set of entries alone: not of the order they were met in, nor of how many threads
 //! scored them. It never holds more than k entries.
 //!
-//! Where the ids are not known yet, a [`Sieve`] keeps the best k and all that score the same as the
-//! last of them, so that whoever knows the ids may decide.
+//! Where the ids are not known yet, a [`Sieve`] keeps the best k by some number and all that score the same as
+//! the last of them, so that whoever knows the ids may decide.
+
+mod order;
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use crate::words::id::EntryId;
+
+use order::{key, of_key};
+
+pub use order::Order;
 
 /// Collects the best k entries offered to it, each with something of the caller's.
 #[derive(Clone, Debug)]
@@ -95,16 +101,17 @@ impl<T> TopK<T> {
     }
 }
 
-/// Collects the best k of what is offered to it, and up to a limit all that score the same as the
-/// last of those.
+/// Collects the best k of the numbers that are offered to it with scores, and up to a limit all that score the
+/// same as the last of those.
 #[derive(Clone, Debug)]
-pub struct Sieve<T> {
+pub struct Sieve {
     k: usize,
     ties_max: usize,
     threshold: f32,
     /// The score that more than `ties_max` had too many of, the last time.
     crowded: Option<f32>,
-    kept: Vec<(f32, T)>,
+    /// Scores and numbers as integers that are sorted out without a branch.
+    kept: Vec<u64>,
     /// So many are sorted out.
     full: usize,
 }
@@ -115,10 +122,15 @@ fn full(k: usize) -> usize {
     k.saturating_mul(2).saturating_add(128)
 }
 
-impl<T> Sieve<T> {
+/// The last of all keys with a score like that of this one.
+fn last_alike(key: u64) -> u64 {
+    key | u64::from(u32::MAX)
+}
+
+impl Sieve {
     /// Room for k, and for `ties_max` that score the same as the last.
     #[must_use]
-    pub fn new(k: usize, ties_max: usize) -> Sieve<T> {
+    pub fn new(k: usize, ties_max: usize) -> Sieve {
         let threshold = if k == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
         Sieve { k, ties_max, threshold, crowded: None, kept: Vec::new(), full: full(k) }
     }
@@ -129,12 +141,12 @@ impl<T> Sieve<T> {
         self.threshold
     }
 
-    /// Takes something with a score, which is not NaN, if it may be among the best.
-    pub fn offer(&mut self, score: f32, item: T) {
+    /// Takes a number with a score, which is not NaN, if it may be among the best.
+    pub fn offer(&mut self, score: f32, number: u32) {
         if score < self.threshold || self.k == 0 {
             return;
         }
-        self.kept.push((score, item));
+        self.kept.push(key(score, number));
         if self.kept.len() >= self.full {
             self.shrink();
             // Twice what stayed: each offer pays for a constant number of steps here.
@@ -142,13 +154,11 @@ impl<T> Sieve<T> {
         }
     }
 
-    /// The score of the n-th best so far, from 1; `None` while there are fewer, or for an n above k.
-    #[must_use]
-    pub fn nth_best(&self, n: usize) -> Option<f32> {
-        let at = n.checked_sub(1).filter(|at| *at < self.kept.len() && n <= self.k)?;
-        let mut scores: Vec<f32> = self.kept.iter().map(|(score, _)| *score).collect();
-        let (_, nth, _) = scores.select_nth_unstable_by(at, |a, b| b.total_cmp(a));
-        Some(*nth)
+    /// The score of the last of the best k so far; `None` while there are fewer, and for a k of 0.
+    pub fn last(&mut self) -> Option<f32> {
+        self.shrink();
+        let last = self.k.checked_sub(1).filter(|last| *last < self.kept.len())?;
+        Some(of_key(*self.kept.select_nth_unstable(last).1).0)
     }
 
     fn most(&self) -> usize {
@@ -156,28 +166,31 @@ impl<T> Sieve<T> {
     }
 
     /// Lets go of what is not among the best k so far; the threshold is then the score of the last of them.
-    pub fn shrink(&mut self) {
+    fn shrink(&mut self) {
         let Some(last) = self.k.checked_sub(1).filter(|last| *last < self.kept.len()) else {
             return;
         };
-        let (_, last, _) = self.kept.select_nth_unstable_by(last, |a, b| b.0.total_cmp(&a.0));
-        let threshold = last.0;
+        let (_, last, rest) = self.kept.select_nth_unstable(last);
+        self.threshold = of_key(*last).0;
         // Behind the best k stay those that score like the last of them.
-        self.kept.retain(|(score, _)| *score >= threshold);
-        self.threshold = threshold;
+        let limit = last_alike(*last);
+        let mut alike: Vec<u64> = rest.iter().copied().filter(|key| *key <= limit).collect();
+        self.kept.truncate(self.k);
+        self.kept.append(&mut alike);
         if self.kept.len() > self.most() {
             self.kept.truncate(self.most());
-            self.crowded = Some(threshold);
+            self.crowded = Some(self.threshold);
         }
     }
 
-    /// What was kept with its scores, in no order, and whether there were more of the last score
+    /// What was kept with its scores, the best first, and whether there were more of the last score
     /// than it has room for, so that some were left out.
     #[must_use]
-    pub fn into_kept(mut self) -> (Vec<(f32, T)>, bool) {
+    pub fn into_sorted(mut self) -> (Vec<(f32, u32)>, bool) {
         self.shrink();
         let crowded = self.crowded == Some(self.threshold);
-        (self.kept, crowded)
+        self.kept.sort_unstable();
+        (self.kept.into_iter().map(of_key).collect(), crowded)
     }
 }
 
@@ -225,23 +238,21 @@ mod tests {
             ties_max in 0..8_usize,
         ) {
             let mut sieve = Sieve::new(k, ties_max);
-            for (item, score) in scores.iter().enumerate() {
-                sieve.offer(f32::from(*score), item);
+            for (score, number) in scores.iter().zip(0..) {
+                sieve.offer(f32::from(*score), number);
+                if number % 100 == 7 {
+                    prop_assert_eq!(sieve.last().is_some(), k > 0 && number as usize >= k - 1);
+                }
             }
             let mut best = scores.clone();
             best.sort_unstable_by(|a, b| b.cmp(a));
-            for n in 1..=k {
-                let nth = best.get(n - 1).map(|score| f32::from(*score));
-                prop_assert_eq!(sieve.nth_best(n), nth);
-            }
-            prop_assert_eq!(sieve.nth_best(k + 1), None);
-            let (kept, crowded) = sieve.into_kept();
-            prop_assert!(kept.iter().all(|(score, item)| *score == f32::from(scores[*item])));
-            let mut kept: Vec<usize> = kept.into_iter().map(|(_, item)| item).collect();
+            let last = k.checked_sub(1).and_then(|last| best.get(last)).copied();
+            prop_assert_eq!(sieve.last(), last.map(f32::from));
+            let (sorted, crowded) = sieve.into_sorted();
+            prop_assert!(sorted.is_sorted_by(|a, b| (b.0, a.1) < (a.0, b.1)));
+            prop_assert!(sorted.iter().all(|(score, n)| *score == f32::from(scores[*n as usize])));
+            let mut kept: Vec<usize> = sorted.into_iter().map(|(_, n)| n as usize).collect();
             kept.sort_unstable();
-            let mut sorted = scores.clone();
-            sorted.sort_unstable_by(|a, b| b.cmp(a));
-            let last = k.checked_sub(1).and_then(|last| sorted.get(last)).copied();
             let enough = |score: i8| k > 0 && last.is_none_or(|last| score >= last);
             let wanted: Vec<usize> = (0..scores.len()).filter(|at| enough(scores[*at])).collect();
             prop_assert_eq!(crowded, wanted.len() > k + ties_max);
