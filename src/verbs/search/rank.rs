@@ -60,8 +60,8 @@ pub(super) enum FastCopy<'a> {
     None,
 }
 
-/// The candidates that were ranked, and for each what its exact score will not exceed, but for a case in
-/// some hundred.
+/// The candidates that may be among the best, and for each what its exact score will not exceed, but for a case
+/// in some hundred.
 pub(super) struct Ranking<'a> {
     pub ranked: Vec<Ranked<'a>>,
     pub bounds: Vec<(f32, u32)>,
@@ -289,8 +289,7 @@ pub(super) fn rank<'a>(
     };
     let slack_of_sketches = sketch_slack(search);
     let mut best = TopK::new(wanted);
-    let mut ranked = Vec::with_capacity(chosen.len());
-    let mut bounds = Vec::with_capacity(chosen.len());
+    let (mut ranked, mut bounds) = (Vec::new(), Vec::new());
     let four = || {
         let layout = search.by_eight.layout().with_bits(Bits::Four);
         CodeQuery::new(layout, metric, search.prepared.vector())
@@ -335,12 +334,15 @@ pub(super) fn rank<'a>(
         };
         // An exact vector stands for itself: who has no codes comes first.
         let bound = coded.as_ref().map_or(f32::INFINITY, |(score, _)| {
-            // Which of equal ones counts, ids decide: here any order does.
-            best.offer(score - slack, EntryId(ranked.len() as u64), ());
+            // Which of equal ones counts, ids decide: here they need not be told apart.
+            best.offer(score - slack, EntryId(0), ());
             if search.by_codes() { *score } else { score + slack }
         });
-        bounds.push((bound, ranked.len() as u32));
-        ranked.push(Ranked { candidate, coded, copy });
+        // As many as are wanted are better for sure.
+        if bound >= best.threshold() {
+            bounds.push((bound, ranked.len() as u32));
+            ranked.push(Ranked { candidate, coded, copy });
+        }
     }
     Ok(Ranking { ranked, bounds })
 }
