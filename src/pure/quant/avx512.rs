@@ -17,6 +17,19 @@ const _: () = assert!(DIM_MAX * 255 * 128 <= i32::MAX as usize);
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
 pub(super) fn score_rows(query: &CodeQuery, rows: &[u8], scores: &mut [f32]) {
     let (layout, even, odd) = (query.layout(), &query.parts.even, &query.parts.odd);
+    // Rows of one group go by four. A single one is not asked to divide.
+    let by_four = if query.has_bytes_of_one_group() { scores.len() / 4 } else { 0 };
+    let row_bytes = layout.row_bytes();
+    let (four_rows, rows) = rows.split_at(4 * by_four * row_bytes);
+    let (four_scores, scores) = scores.split_at_mut(4 * by_four);
+    if by_four > 0 {
+        let four_scores = four_scores.as_chunks_mut::<4>().0.iter_mut();
+        for (four, scores) in four_rows.chunks_exact(4 * row_bytes).zip(four_scores) {
+            let (first, last) = four.split_at(2 * row_bytes);
+            let ((a, b), (c, d)) = (first.split_at(row_bytes), last.split_at(row_bytes));
+            *scores = score_four(query, [a, b, c, d]);
+        }
+    }
     match layout.bits() {
         Bits::Eight => {
             query.each_row(rows, scores, |codes, i| eight(codes, even.group_halves(layout, i)));
@@ -40,6 +53,35 @@ fn eight(codes: &[u8], query: &[Halves]) -> i64 {
         sums = add(sums, load_some_codes(codes_tail), query);
     }
     together(sums)
+}
+
+/// Scores of four rows of bytes that share the loads of the query, and whose sums do not wait for each other.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+pub(super) fn score_four(query: &CodeQuery, rows: [&[u8]; 4]) -> [f32; 4] {
+    let codes_at = query.layout().codes_at();
+    let [a, b, c, d] = rows.map(|row| row.split_at(codes_at).1.as_chunks::<HALF>());
+    let (halves, halves_tail) =
+        query.parts.even.group_halves(query.layout(), 0).split_at(a.0.len());
+    let mut sums = [[_mm512_setzero_si512(); 2]; 4];
+    let codes = a.0.iter().zip(b.0).zip(c.0.iter().zip(d.0));
+    for (((a, b), (c, d)), halves) in codes.zip(halves) {
+        sums[0] = add(sums[0], load_codes(a), halves);
+        sums[1] = add(sums[1], load_codes(b), halves);
+        sums[2] = add(sums[2], load_codes(c), halves);
+        sums[3] = add(sums[3], load_codes(d), halves);
+    }
+    if let (false, Some(halves)) = (a.1.is_empty(), halves_tail.first()) {
+        sums[0] = add(sums[0], load_some_codes(a.1), halves);
+        sums[1] = add(sums[1], load_some_codes(b.1), halves);
+        sums[2] = add(sums[2], load_some_codes(c.1), halves);
+        sums[3] = add(sums[3], load_some_codes(d.1), halves);
+    }
+    [
+        query.of_one_group(rows[0], together(sums[0])),
+        query.of_one_group(rows[1], together(sums[1])),
+        query.of_one_group(rows[2], together(sums[2])),
+        query.of_one_group(rows[3], together(sums[3])),
+    ]
 }
 
 #[inline]

@@ -224,6 +224,40 @@ impl CodeQuery {
         }
     }
 
+    /// Scores of four rows that lie anywhere: less than four single ones take where a kernel knows how to use the
+    /// query for all of them.
+    ///
+    /// # Panics
+    /// When a row has not the length of the layout.
+    #[must_use]
+    pub fn score_four(&self, rows: [&[u8]; 4]) -> [f32; 4] {
+        let row_bytes = self.layout.row_bytes();
+        assert!(rows.iter().all(|row| row.len() == row_bytes), "bytes of the rows");
+        #[cfg(target_arch = "x86_64")]
+        if self.simd.level() == Level::Avx512 && self.has_bytes_of_one_group() {
+            // SAFETY: a `Simd` of this level exists only where these parts of AVX-512 were found.
+            return unsafe { avx512::score_four(self, rows) };
+        }
+        rows.map(|row| self.score(row))
+    }
+
+    /// Whether the codes are bytes, and one set of constants serves a row, as in a store.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn has_bytes_of_one_group(&self) -> bool {
+        self.layout.groups() == 1 && self.layout.bits() == Bits::Eight
+    }
+
+    /// The score of a row of one group, of which `product` is the sum of the products of codes and query.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn of_one_group(&self, row: &[u8], product: i64) -> f32 {
+        let (norm, constants) = row.split_at(NORM_BYTES);
+        let (min, step) = pack::take_constants(constants);
+        let dot = f64::from(min) * self.sums[0] + f64::from(step) * product as f64;
+        // As if the sum over all groups had begun with it.
+        self.finish((0.0 + dot) * self.scale, f64::from(pack::norm(norm)))
+    }
+
     /// The loop around a kernel: `sum(codes, group)` is the sum of the products of a group's codes
     /// with the query.
     #[inline(always)]

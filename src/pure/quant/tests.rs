@@ -234,13 +234,19 @@ fn every_instruction_set_gives_the_scores_of_the_specification() {
     println!("instruction sets: {:?}", Simd::all());
     for layout in layouts() {
         let rows: Vec<u8> =
-            (0..3).flat_map(|seed| packed(layout, &values(layout.dim(), seed + 7))).collect();
+            (0..7).flat_map(|seed| packed(layout, &values(layout.dim(), seed + 7))).collect();
         let query = values(layout.dim(), 1);
         for metric in METRICS {
             let scores = Simd::all().into_iter().map(|simd| {
-                let mut scores = [f32::NAN; 3];
+                let mut scores = [f32::NAN; 7];
                 let query = CodeQuery::with_simd(layout, metric, &query, simd);
                 query.score_rows(&rows, &mut scores);
+                let row = |n: usize| &rows[n * layout.row_bytes()..][..layout.row_bytes()];
+                assert_eq!(
+                    query.score_four([5, 2, 6, 0].map(row)),
+                    [5, 2, 6, 0].map(|n| scores[n])
+                );
+                (0..7).for_each(|n| assert_eq!(query.score(row(n)), scores[n]));
                 scores.map(f32::to_bits)
             });
             let scores: Vec<_> = scores.collect();

@@ -6,7 +6,7 @@
 //!    is room and the system has it in memory: all at once would make the first one wait.
 //! 2. Its score by them, and the bound that its exact score will not exceed.
 //!
-//! Candidates come in the order of their sketches; while one is scored, the bytes of the sixteen after it
+//! Candidates come in the order of their sketches; while some are scored, the bytes of the sixteen after them
 //! arrive, from memory or, all at once, from the disk. It ends where a sketch says that none of those left can
 //! be among the best.
 //!
@@ -36,6 +36,8 @@ use super::hits::whole;
 const AHEAD: usize = 16;
 /// And so many more candidates ahead, where its codes stand is asked for.
 const PLACES_AHEAD: usize = 8;
+/// Candidates that are scored together.
+const TOGETHER: usize = 4;
 /// What places take besides four bytes and a bit a row: numbers of a few hundred blocks, and the heads of sets.
 const PLACES_MORE_BYTES: u64 = 4096;
 /// Standard deviations that a sketch is trusted to.
@@ -215,6 +217,16 @@ impl<'a> Lookup<'a, '_> {
         Ok(())
     }
 
+    /// The codes of 8 bits of a candidate, if they are at hand.
+    fn eight_bit_codes<'c>(&'c self, one: &'c Asked<'_>) -> Option<&'c [u8]> {
+        match &one.bytes {
+            Bytes::Arena(codes, bits) => (*bits == 8).then_some(*codes),
+            Bytes::Piece => self.in_piece(one.candidate),
+            Bytes::Read(codes) => Some(codes),
+            Bytes::Ram(_) | Bytes::Archive => None,
+        }
+    }
+
     /// The codes of a candidate in a piece that was looked for, if it is kept.
     fn in_piece(&self, (number, at): Candidate) -> Option<&[u8]> {
         let pieces = self.pieces.get(number as usize)?;
@@ -297,8 +309,9 @@ pub(super) fn rank<'a>(
     let (mut by_four, mut code) = (None, Vec::new());
     let may_enter = |sketch: f32, best: &TopK<()>| sketch + slack_of_sketches >= best.threshold();
     let (mut coming, mut asked) = (chosen.iter().enumerate(), VecDeque::with_capacity(AHEAD));
+    let mut some: Vec<(f32, Asked<'_>)> = Vec::with_capacity(TOGETHER);
     loop {
-        // While one is scored, the bytes of the next ones arrive.
+        // While some are scored, the bytes of the next ones arrive.
         while asked.len() < AHEAD
             && let Some((nth, (sketch, candidate))) = coming.next()
             && may_enter(*sketch, &best)
@@ -308,40 +321,51 @@ pub(super) fn rank<'a>(
             }
             asked.push_back((*sketch, lookup.ask(*candidate)?));
         }
-        let Some((sketch, Asked { candidate, bytes, copy })) = asked.pop_front() else { break };
-        if !may_enter(sketch, &best) {
+        some.clear();
+        some.extend(asked.drain(..TOGETHER.min(asked.len())));
+        if !some.first().is_some_and(|(sketch, _)| may_enter(*sketch, &best)) {
             break;
         }
-        let Some(ground) = grounds.get(candidate.0 as usize) else { continue };
-        let by_eight =
-            |codes: &[u8]| (Ok((search.by_eight.score(codes), 8)), search.by_eight.slack(codes));
-        let (coded, slack) = match bytes {
-            Bytes::Arena(codes, 4) => {
-                let query = by_four.get_or_insert_with(four);
-                (Ok((query.score(codes), 4)), query.slack(codes))
-            }
-            Bytes::Arena(codes, _) => by_eight(codes),
-            Bytes::Piece => by_eight(lookup.in_piece(candidate).unwrap_or_default()),
-            Bytes::Ram(vector) => (Ok((search.exact(vector), 8)), 0.0),
-            Bytes::Read(codes) => by_eight(&codes),
-            Bytes::Archive => {
-                let file = &ground.segment.segment;
-                match whole(file.code(ground.group, candidate.1, &mut code))? {
-                    Ok(()) => by_eight(&code),
-                    Err(damage) => (Err(damage), 0.0),
+        let mut rows = [None; TOGETHER];
+        for (row, (_, one)) in rows.iter_mut().zip(&some) {
+            *row = lookup.eight_bit_codes(one);
+        }
+        let mut scores = [None; TOGETHER];
+        if let [Some(a), Some(b), Some(c), Some(d)] = rows {
+            scores = search.by_eight.score_four([a, b, c, d]).map(Some);
+        }
+        for ((_, one), (row, score)) in some.iter().zip(rows.into_iter().zip(scores)) {
+            let Some(ground) = grounds.get(one.candidate.0 as usize) else { continue };
+            let by_eight = |codes: &[u8]| {
+                let score = score.unwrap_or_else(|| search.by_eight.score(codes));
+                (Ok((score, 8)), search.by_eight.slack(codes))
+            };
+            let (coded, slack) = match (row, &one.bytes) {
+                (Some(codes), _) => by_eight(codes),
+                (None, Bytes::Arena(codes, _)) => {
+                    let query = by_four.get_or_insert_with(four);
+                    (Ok((query.score(codes), 4)), query.slack(codes))
                 }
+                (None, Bytes::Ram(vector)) => (Ok((search.exact(vector), 8)), 0.0),
+                (None, Bytes::Piece | Bytes::Read(_) | Bytes::Archive) => {
+                    let file = &ground.segment.segment;
+                    match whole(file.code(ground.group, one.candidate.1, &mut code))? {
+                        Ok(()) => by_eight(&code),
+                        Err(damage) => (Err(damage), 0.0),
+                    }
+                }
+            };
+            // An exact vector stands for itself: who has no codes comes first.
+            let bound = coded.as_ref().map_or(f32::INFINITY, |(score, _)| {
+                // Which of equal ones counts, ids decide: here they need not be told apart.
+                best.offer(score - slack, EntryId(0), ());
+                if search.by_codes() { *score } else { score + slack }
+            });
+            // As many as are wanted are better for sure.
+            if bound >= best.threshold() {
+                bounds.push((bound, ranked.len() as u32));
+                ranked.push(Ranked { candidate: one.candidate, coded, copy: one.copy });
             }
-        };
-        // An exact vector stands for itself: who has no codes comes first.
-        let bound = coded.as_ref().map_or(f32::INFINITY, |(score, _)| {
-            // Which of equal ones counts, ids decide: here they need not be told apart.
-            best.offer(score - slack, EntryId(0), ());
-            if search.by_codes() { *score } else { score + slack }
-        });
-        // As many as are wanted are better for sure.
-        if bound >= best.threshold() {
-            bounds.push((bound, ranked.len() as u32));
-            ranked.push(Ranked { candidate, coded, copy });
         }
     }
     Ok(Ranking { ranked, bounds })

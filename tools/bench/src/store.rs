@@ -98,7 +98,9 @@ impl Shape {
     pub fn build(self, data: &Path, path: &Path, rows: usize) -> Outcome<()> {
         let (vectors, texts) = (data::passages(data, rows)?, data::texts(data, rows)?);
         let dim = vectors.first().map_or(0, Vec::len);
-        let store = Store::builder(path).options(self.options(rows, dim)).open()?;
+        // Whatever is to be made is made before it closes.
+        let options = Options { background: false, ..self.options(rows, dim) };
+        let store = Store::builder(path).options(options).open()?;
         let spec = CollectionSpec::new().element(Element::F16);
         let collection = store.collection_with(COLLECTION, spec)?;
         let all: Vec<_> = vectors.iter().zip(&texts).enumerate().collect();
