@@ -27,10 +27,8 @@ pub struct Wishes {
     pub compress: bool,
     /// Read hot entries back into RAM.
     pub refill: bool,
-    /// Group sketches into cells where those miss much.
+    /// Group sketches into cells.
     pub group: bool,
-    /// And where they miss little.
-    pub regroup: bool,
     /// Save the columns.
     pub columns: bool,
     /// Make the index anew.
@@ -41,7 +39,7 @@ pub struct Wishes {
 impl Wishes {
     fn any(&self) -> bool {
         let work = self.drain || self.checkpoint || self.due || self.compress || self.group;
-        work || self.regroup || self.refill || self.columns || self.heal
+        work || self.refill || self.columns || self.heal
     }
 }
 
@@ -150,10 +148,9 @@ fn run(engine: &Engine) {
                 engine.wake.notify(|wish| {
                     wish.refill = true;
                     wish.group |= wishes.group;
-                    wish.regroup |= wishes.regroup;
                 });
-            } else if (wishes.group || wishes.regroup) && !engine.poison.is_set() {
-                engine.group(if wishes.regroup { Missed::Little } else { Missed::Much });
+            } else if wishes.group {
+                engine.group(Missed::Much);
             }
         }));
         if outcome.is_err() {

@@ -27,7 +27,6 @@ use crate::organs::reserve::Reserve;
 use crate::organs::wal::{Wal, WalOptions};
 use crate::tiers::View;
 use crate::tiers::caches::Caches;
-use crate::tiers::grouper::Missed;
 use crate::tiers::mover::meta;
 use crate::verbs::layout;
 use crate::verbs::recovery::{self, Recovered};
@@ -208,7 +207,7 @@ impl Engine {
                 engine.wake.notify(|wish| wish.refill = true);
             }
             // Whoever wrote last may have closed before there was time for it.
-            engine.group_if_due(Missed::Much);
+            engine.group_if_due();
         }
         Ok(engine)
     }

@@ -1,8 +1,8 @@
 //! Grouping: when the sketches of a collection are grouped into cells, and how cells come to count.
 //!
 //! Cells are made after a checkpoint and after a run of the compressor, as soon as a collection has
-//! enough rows, and again when they miss a quarter of them; after a run that somebody asked for when they miss
-//! a thirty-second (`tiers/grouper`). The new file is on disk before
+//! enough rows, and again when they miss a quarter of them; at the end of a run that somebody asked for, and on
+//! the same thread, when they miss a thirty-second (`tiers/grouper`). The new file is on disk before
 //! anybody sees it, the view is exchanged, and only then the old file goes. A failure costs time in
 //! searches, never an answer, so it is a warning, and is not tried again until a collection has grown by
 //! an eighth.
@@ -36,17 +36,13 @@ pub fn fit(resident_bytes: u64, budget_bytes: u64) -> bool {
 impl Engine {
     /// Starts a grouping if a collection has need of it: on the background thread, or here when there
     /// is none.
-    pub fn group_if_due(&self, missed: Missed) {
-        if self.options.read_only || self.poison.is_set() || !self.grouping_is_due(missed) {
-            return;
-        }
+    pub fn group_if_due(&self) {
         if self.options.background {
-            self.wake.notify(|wish| match missed {
-                Missed::Much => wish.group = true,
-                Missed::Little => wish.regroup = true,
-            });
+            if !self.options.read_only && self.grouping_is_due(Missed::Much) {
+                self.wake.notify(|wish| wish.group = true);
+            }
         } else {
-            self.group(missed);
+            self.group(Missed::Much);
         }
     }
 
@@ -67,6 +63,9 @@ impl Engine {
 
     /// Groups what has need of it, unless somebody is at it.
     pub fn group(&self, missed: Missed) {
+        if self.options.read_only || self.poison.is_set() || !self.grouping_is_due(missed) {
+            return;
+        }
         let Some(_one_at_a_time) = self.grouping.try_lock() else { return };
         // It may have been closed, and opened by somebody else, before this began.
         if self.check_writable().is_err() {
@@ -81,13 +80,13 @@ impl Engine {
             }
             // The archive as it is by now.
             let view = self.view.load_full();
-            if let Err(error) = self.group_one(&view, def) {
+            if let Err(error) = self.group_one(&view, def, missed) {
                 tracing::warn!(%error, "collection {} is searched without cells", def.name);
             }
         }
     }
 
-    fn group_one(&self, view: &View, def: &CollectionDef) -> Result<()> {
+    fn group_one(&self, view: &View, def: &CollectionDef, missed: Missed) -> Result<()> {
         let number = self.next_block.fetch_add(1, Ordering::AcqRel);
         let stop = || self.stops_grouping();
         let made = grouper::group(&*self.disk, self.store_id, &view.cold, def, number, &stop)?;
@@ -107,7 +106,11 @@ impl Engine {
             });
             before
         };
-        self.grouped.lock().remove(&def.id);
+        // What damaged codes keep out stays out: no reason to make the same cells with every run.
+        let rows_min = self.options.cells_rows_min;
+        if grouper::is_due(&view.cold, def, Some(&made), rows_min, missed).is_none() {
+            self.grouped.lock().remove(&def.id);
+        }
         self.caches.grouped(&made);
         self.sweep_cells(&before);
         let counts = |view: &View| view.levels.cells.values().any(|c| c.number() == made.number());

@@ -19,7 +19,6 @@ use crate::organs::wal::Wal;
 use crate::organs::{archive, columns, reserve};
 use crate::tiers::View;
 use crate::tiers::cold::{Cold, ColdSegment};
-use crate::tiers::grouper::Missed;
 use crate::tiers::hot::MemTable;
 use crate::tiers::mover::{self, Ground, Moved, meta};
 use crate::verbs::recovery::{self, Shelves};
@@ -81,7 +80,7 @@ impl Engine {
     pub fn checkpoint(&self) -> Result<CheckpointReport> {
         let report = self.archive_all()?;
         self.compress_if_due();
-        self.group_if_due(Missed::Much);
+        self.group_if_due();
         Ok(report)
     }
 

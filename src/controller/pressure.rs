@@ -212,14 +212,14 @@ impl Engine {
     /// A run that somebody asked for; cells are put in order with the rest.
     pub fn compress(&self, policy: Policy) -> Result<CompressReport> {
         let outcome = self.run_alone(policy);
-        self.group_if_due(Missed::Little);
+        self.group(Missed::Little);
         outcome
     }
 
     /// A run that nobody but the budget asked for.
     pub fn make_fit(&self) -> Result<CompressReport> {
         let outcome = self.run_alone(Policy::Watermark);
-        self.group_if_due(Missed::Much);
+        self.group_if_due();
         outcome
     }
 

@@ -188,7 +188,9 @@ impl Store {
     /// what proved important goes up while there is room. Happens by itself above 80 %. Nothing is
     /// deleted or changed: every entry stays exact in the archive. Reads and writes go on.
     ///
-    /// Cost: one pass over 128 bytes an entry, and codes written for what enters Level 1.
+    /// Cost: one pass over 128 bytes an entry, and codes written for what enters Level 1. If more than a
+    /// thirty-second of a large collection is in no cell, its cells are made anew: 57 bytes are written, and some
+    /// 10 us spent, for each entry of 384 values.
     pub fn compress(&self) -> Result<CompressReport> {
         self.compress_with(Policy::default())
     }

@@ -27,7 +27,7 @@ pub enum Level {
     /// AVX2.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512 F, BW, VL, VBMI and VNNI, and AVX2.
+    /// AVX-512 F, BW, VL, VBMI and VNNI, AVX2 and POPCNT.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// NEON, as the first version of the architecture has it.
@@ -57,6 +57,7 @@ impl Simd {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vbmi")
                 && is_x86_feature_detected!("avx512vnni")
+                && is_x86_feature_detected!("popcnt")
             {
                 all.push(Simd(Level::Avx512));
             }

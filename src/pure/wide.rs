@@ -104,6 +104,24 @@ mod tests {
     }
 
     #[test]
+    fn sums_keep_their_order_to_the_bit() {
+        let value = |i: usize| ((i * 7919 + 13) % 1009) as f32 / 173.0 - 2.9;
+        for len in 0..70 {
+            let a: Vec<f32> = (0..len).map(value).collect();
+            let b: Vec<f32> = (0..len).map(|i| value(i * 31 + 5)).collect();
+            let mut lanes = vec![0.0_f64; 8];
+            for i in 0..len {
+                lanes[i % 8] += f64::from(a[i]) * f64::from(b[i]);
+            }
+            while lanes.len() > 1 {
+                let half = lanes.len() / 2;
+                lanes = (0..half).map(|i| lanes[i] + lanes[i + half]).collect();
+            }
+            assert_eq!(a.dot_wide(&b).to_bits(), lanes[0].to_bits(), "{len}");
+        }
+    }
+
+    #[test]
     fn halves_go_to_the_even_one() {
         let halves = [-1.5, -0.5, 0.5, 1.5, 2.5, 32_766.5];
         assert_eq!(halves.map(whole), [-2, 0, 0, 2, 2, 32_766]);

@@ -8,7 +8,7 @@
 //!    [`margins`]: how far a search has to look for the recall it is asked for, measured on these very rows;
 //! 3. cell by cell the codes are read again, and their sketches, less the centroid, written.
 //!
-//! Memory: the sample (32 rows a cell, 3 MB at 64,000 rows), for each of 256 rows that are asked 8.3 KB, 8 bytes
+//! Memory: the sample (32 rows a cell, 2.3 MB at 64,000 rows), for each of 256 rows that are asked 8.3 KB, 8 bytes
 //! a value and one a cell (3 MB at 384 values), and some 16 bytes a row while it runs.
 //!
 //! What a later segment holds is in no cell, and is searched flat. [`is_due`] says when that is too much.
@@ -32,7 +32,8 @@ use crate::words::record::CollectionDef;
 
 /// How many cells so many rows make: 51 of 10,000, 178 of 64,287, 1,111 of a million. The more there are, the
 /// fewer rows have to be looked at, but each centroid costs what ten rows do, and each cell what some fifty
-/// do: the last of its blocks is half empty. Measured: docs/decisions/0014-cells.md.
+/// do: the last of its blocks is half empty. Measured: docs/decisions/0014-cells.md. Whether a machine rounds to one
+/// more or less changes no answer.
 fn count_of(rows: u64) -> u64 {
     ((rows as f64).powf(2.0 / 3.0) / 9.0) as u64
 }
@@ -52,7 +53,8 @@ const ROWS_AT_ONCE: u32 = 512;
 pub enum Missed {
     /// A quarter: in a collection that grows that is four times those bytes for each row in the end.
     Much,
-    /// A thirty-second: where somebody asked for order.
+    /// A thirty-second: where somebody asked for order. Whoever asks each time a collection has grown by so much
+    /// has 1.8 KB written for each new row of 384 values.
     Little,
 }
 

@@ -212,6 +212,23 @@ fn what_nothing_stands_in_for_is_left_out_and_named() {
 }
 
 #[test]
+fn many_damaged_rows_take_nobodys_place() {
+    let whole = patient();
+    // More of the nearest than a search looks for besides.
+    for (damaged, k) in [(4, 1), (8, 10), (20, 10)] {
+        let disk = whole.fork_now();
+        (0..damaged).for_each(|n| damage_row(&disk, ROWS, n * STEP));
+        let store = open(&disk);
+        let notes = store.collection("notes").unwrap();
+        for exactness in EXACTNESSES {
+            let hits = search(&notes, exactness, k);
+            assert_eq!(keys(&hits), near(damaged..damaged + k), "{exactness:?}");
+            assert_eq!(hits.damaged().len(), damaged, "{exactness:?}");
+        }
+    }
+}
+
+#[test]
 fn a_damaged_payload_costs_its_entry_alone() {
     let disk = patient();
     let (_, len) = section(&disk, PAYLOADS);

@@ -179,8 +179,12 @@ impl Columns {
     /// count less. RAM only.
     pub fn resemble(&self, near: impl IntoIterator<Item = (EntryId, f32)>, now: Timestamp) {
         let rows = near.into_iter().map(|(id, cosine)| Row::nearness(id, cosine, now));
-        let mut state = self.state.lock();
-        rows.filter(|row| row.near > 0).for_each(|row| state.add(row));
+        let rows: Vec<Row> = rows.filter(|row| row.near > 0).collect();
+        // A search may have a million hits, and others wait for the lock.
+        for some in rows.chunks(1024) {
+            let mut state = self.state.lock();
+            some.iter().for_each(|row| state.add(*row));
+        }
     }
 
     /// Forgets an entry that was removed; its row goes with the next snapshot.

@@ -141,7 +141,7 @@ impl Sieve {
         self.threshold
     }
 
-    /// Takes a number with a score, which is not NaN, if it may be among the best.
+    /// Takes a number with a score, which is neither NaN nor a negative zero, if it may be among the best.
     pub fn offer(&mut self, score: f32, number: u32) {
         if score < self.threshold || self.k == 0 {
             return;
@@ -241,7 +241,10 @@ mod tests {
             for (score, number) in scores.iter().zip(0..) {
                 sieve.offer(f32::from(*score), number);
                 if number % 100 == 7 {
-                    prop_assert_eq!(sieve.last().is_some(), k > 0 && number as usize >= k - 1);
+                    let mut best = scores[..=number as usize].to_vec();
+                    best.sort_unstable_by(|a, b| b.cmp(a));
+                    let last = k.checked_sub(1).and_then(|last| best.get(last)).copied();
+                    prop_assert_eq!(sieve.last(), last.map(f32::from));
                 }
             }
             let mut best = scores.clone();

@@ -33,7 +33,7 @@ pub(super) fn of_key(key: u64) -> (f32, u32) {
 }
 
 impl Order {
-    /// Takes them in any order, to sort `at_once` of them, or a few more, at a time.
+    /// Takes them in any order, to sort `at_once` of them at a time.
     pub fn new(scores: impl IntoIterator<Item = (f32, u32)>, at_once: usize) -> Order {
         let keys = scores.into_iter().map(|(score, number)| key(score, number)).collect();
         Order { keys, sorted: 0, given: 0, at_once: at_once.max(1) }

@@ -6,7 +6,7 @@
 //!    is room and the system has it in memory: all at once would make the first one wait.
 //! 2. Its score by them, and the bound that its exact score will not exceed.
 //!
-//! Candidates come in the order of their sketches; while some are scored, the bytes of the sixteen after them
+//! Candidates come in the order of their sketches; while some are scored, the bytes of the next ones
 //! arrive, from memory or, all at once, from the disk. It ends where a sketch says that none of those left can
 //! be among the best.
 //!

@@ -78,10 +78,11 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
             let some = ranked.ranked.len() < all;
             let settled = settle(search, &grounds, ranked)?;
             // Those left out are none of the best `wanted`: enough, if no more than the spare were lost.
-            if !some || settled.lost <= wanted - search.query.k {
+            let no_answers = settled.lost + settled.damaged;
+            if !some || no_answers <= wanted - search.query.k {
                 break settled;
             }
-            wanted = search.query.k.saturating_add(2 * settled.lost);
+            wanted = search.query.k.saturating_add(2 * no_answers);
         };
         let are_all = few || (!pruned && all < candidates && settled.asked == all);
         // One in four may fall away before the choice is too narrow to trust.
@@ -139,7 +140,8 @@ fn settle<'a>(
     ranking: Ranking<'_>,
 ) -> Result<Settled<'a>> {
     let Ranking { ranked, bounds } = ranking;
-    let mut settled = Settled { search, answers: search.answers(), asked: 0, lost: 0 };
+    let answers = search.answers();
+    let mut settled = Settled { search, answers, asked: 0, lost: 0, damaged: 0 };
     let mut bounds = Order::new(bounds, SETTLED_AT_ONCE.max(search.wanted()));
     let mut waits = !search.by_codes();
     let best = bounds.ahead().take(search.wanted());
@@ -180,6 +182,8 @@ struct Settled<'a> {
     asked: usize,
     /// Of those, how many are no answers.
     lost: usize,
+    /// And how many cannot be asked, or have no vector.
+    damaged: usize,
 }
 
 impl Settled<'_> {
@@ -263,6 +267,7 @@ impl Settled<'_> {
         let row = match whole(file.row(ground.group, at))? {
             Ok(row) => row,
             Err(damage) => {
+                self.damaged += 1;
                 self.answers.lose(worth, damage);
                 return Ok(());
             }
@@ -275,6 +280,7 @@ impl Settled<'_> {
                 return Ok(());
             }
             Err(damage) => {
+                self.damaged += 1;
                 self.answers.lose(worth, damage);
                 return Ok(());
             }
@@ -297,12 +303,15 @@ impl Settled<'_> {
                 }
                 self.answers.offer(search.exact(&vector), id, copy.into(), exact);
             }
-            (Ok(None), _) => {}
+            (Ok(None), _) => self.damaged += 1,
             (Err(damage), Ok((score, bits))) => {
                 self.answers.heal(damage);
                 self.answers.offer(*score, id, copy.into(), Score::coded(*bits));
             }
-            (Err(damage), Err(_)) => self.answers.lose(f32::INFINITY, damage),
+            (Err(damage), Err(_)) => {
+                self.damaged += 1;
+                self.answers.lose(f32::INFINITY, damage);
+            }
         }
         Ok(())
     }
