@@ -11,11 +11,13 @@ use pmll::{
     Query, Store,
 };
 
-use crate::support::{ManualClock, Rng, try_open};
+use crate::support::{ManualClock, Rng, sections, try_open};
 
 const DIM: usize = 32;
 const HEAPS: usize = 40;
 const ENTRIES: usize = 4000;
+/// The kind of section that codes are in, as docs/FORMAT.md numbers them.
+const CODES: u8 = 8;
 
 fn open_with(disk: &SimDisk, budget_bytes: u64, read_only: bool) -> Store {
     let options = Options {
@@ -385,6 +387,27 @@ fn damage_to_cells_costs_time_and_no_answer() {
         assert!(told || !store.stats().unwrap().warnings.is_empty(), "byte {at}");
         drop(store);
     }
+}
+
+#[test]
+fn a_group_with_damaged_codes_is_no_reason_to_make_the_same_cells_again() {
+    let disk = grouped();
+    let store = open(&disk);
+    fill(&store, ENTRIES, ENTRIES + ENTRIES / 8);
+    store.close().unwrap();
+    let last = disk.file_names().into_iter().filter(|name| name.starts_with("archive/")).max();
+    let last = last.unwrap();
+    let (at, len) = sections::of(&disk, &last, CODES);
+    disk.flip_bit(&last, at + len / 2, 3).unwrap();
+    let store = open(&disk);
+    let before = cells(&disk);
+    store.compress().unwrap();
+    let made = cells(&disk);
+    assert!(made.len() == 1 && made != before, "{made:?}");
+    store.compress().unwrap();
+    assert_eq!(cells(&disk), made);
+    let recall = recall(&store, Exactness::Target(0.99));
+    assert!(recall >= 0.985, "{recall}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use pmll::{
 };
 
 use crate::support::disks::GateDisk;
-use crate::support::{ManualClock, Rng, try_open};
+use crate::support::{ManualClock, Rng, sections, try_open};
 
 mod ids;
 mod waits;
@@ -89,19 +89,7 @@ fn segment(disk: &SimDisk) -> String {
 
 /// Where a section of the only group begins, and its length.
 fn section(disk: &SimDisk, kind: u8) -> (u64, u64) {
-    let bytes = disk.durable_bytes(&segment(disk)).unwrap();
-    let number = |at: usize, size: usize| {
-        bytes[at..at + size].iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte))
-    };
-    let footer = number(bytes.len() - 32, 8) as usize;
-    let superseded = number(footer + 57, 4) as usize;
-    let flag = footer + 61 + 12 * superseded;
-    let groups = flag + 1 + if bytes[flag] == 1 { 25 } else { 0 };
-    assert_eq!(number(groups, 4), 1, "one group");
-    let group = groups + 4;
-    let sections = (0..usize::from(bytes[group + 49])).map(|n| group + 50 + 25 * n);
-    let found = sections.into_iter().find(|at| bytes[*at] == kind).unwrap();
-    (number(found + 1, 8), number(found + 9, 8))
+    sections::of(disk, &segment(disk), kind)
 }
 
 /// Damages a byte of a section.

@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 
 pub(crate) mod disks;
 pub(crate) mod hooks;
+pub(crate) mod sections;
 
 /// A clock that stands still until it is told to move.
 #[derive(Debug)]
