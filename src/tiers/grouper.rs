@@ -48,6 +48,7 @@ const ASKED_ROWS: usize = 256;
 const LOOKS_MAX: u64 = 1 << 24;
 /// Rows that are read at once.
 const ROWS_AT_ONCE: u32 = 512;
+
 /// How much of the living rows cells may miss before they are made anew, which writes 57 bytes a row of 384 values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missed {

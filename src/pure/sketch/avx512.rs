@@ -39,6 +39,8 @@ pub(super) fn tables(rounded: &[i16]) -> Box<[u8]> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
 pub(super) fn score_blocks(query: &SketchQuery, blocks: &[u8], next: &[u8], scores: &mut [f32]) {
     let block_bytes = query.layout().block_bytes();
+    // A cell is a few blocks, too short a way for memory: while it is scored, the same places of the next one are
+    // asked for. Where nothing comes next, its own blocks are.
     let mut ahead =
         if next.is_empty() { blocks.get(2 * block_bytes..).unwrap_or_default() } else { next };
     let mut blocks = blocks.chunks_exact(block_bytes);
@@ -105,8 +107,8 @@ fn add_window(words: Words, window: &Window, tables: [[__m512i; TABLES]; 2]) -> 
     ]
 }
 
-/// Asks for as many bytes as two windows have, in their order: of the blocks that come next, but for their last
-/// few lines. The processor's own prefetching ends with each page of 4 KiB, and begins anew with each cell.
+/// Asks for as many bytes as two windows have, in their order, but for the last few lines of what comes next.
+/// The processor's own prefetching ends with each page of 4 KiB, and begins anew with each cell.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
 #[allow(unused_unsafe)] // Prefetching is unsafe for the oldest compiler supported, safe for newer ones.
