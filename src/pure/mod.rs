@@ -2,6 +2,7 @@
 
 pub mod filter;
 pub mod kernel;
+mod lines;
 pub mod margins;
 pub mod policy;
 pub mod quant;
@@ -15,5 +16,6 @@ mod wide;
 #[cfg(test)]
 mod recall;
 
+pub use lines::Lines;
 pub use simd::{Level, Simd};
 pub use wide::Wide;

@@ -12,13 +12,14 @@
 
 use crate::bytes::codec::cells::Source;
 use crate::organs::arena::cells::Cells;
+use crate::pure::Lines;
 use crate::pure::policy::{TARGET_SHARE, TRIGGER_SHARE};
 use crate::tiers::View;
 use crate::tiers::cache::{Cache, GroupKey, Masks, Sketches};
 use crate::tiers::places::{PLACE_BYTES, Places};
 
-/// Whole bodies of files of cells, by number.
-pub type CellBodies = Cache<u64, Vec<u8>>;
+/// The sketches of whole files of cells, by number.
+pub type CellBodies = Cache<u64, Lines>;
 /// Where the codes of a group's rows stand, by group.
 pub type CodePlaces = Cache<GroupKey, Places>;
 /// Codes of the archive, by group and number of the piece.

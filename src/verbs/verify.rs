@@ -189,7 +189,7 @@ fn check_cells(
     if depth == Depth::Fast {
         return Ok(());
     }
-    file.bodies()?;
+    file.all_blocks()?;
     let refs: RoaringBitmap = file.tables.refs.iter().copied().collect();
     if refs.len() != u64::from(file.header.rows) {
         return Err(Error::corrupt("a row stands in two cells"));

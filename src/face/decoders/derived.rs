@@ -49,14 +49,14 @@ pub fn arena_cells(bytes: &[u8]) -> Answer {
     let name = cells::file_name(1);
     let first = disk(&[arena::FOLDER], &[(&name, bytes)]).map_err(|e| e.to_string())?;
     let Ok(file) = Cells::open(&first, 1, STORE) else { return Ok(false) };
-    let Ok(bodies) = file.bodies() else { return Ok(false) };
+    let Ok(all) = file.all_blocks() else { return Ok(false) };
     let second = disk(&[arena::FOLDER], &[]).map_err(|e| e.to_string())?;
     let writer = CellsWriter::create(&second, file.header, &file.tables);
     let mut writer = writer.map_err(|e| e.to_string())?;
     let mut blocks = Vec::new();
     for cell in 0..file.header.cells {
         file.read(cell as usize, &mut blocks).map_err(|e| e.to_string())?;
-        same(file.blocks(cell as usize, &bodies), &blocks)?;
+        same(file.blocks(cell as usize, &all), &blocks)?;
         writer.add(cell, blocks.clone()).map_err(|e| e.to_string())?;
     }
     writer.finish().map_err(|e| e.to_string())?;

@@ -10,6 +10,7 @@
 //!
 //! Never: knows which rows live, or which cells are worth a look.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,8 +19,7 @@ use crate::bytes::codec::cells::{
 };
 use crate::bytes::codec::codes;
 use crate::io::{Disk, File, OpenMode};
-use crate::pure::quant;
-use crate::pure::sketch::SketchLayout;
+use crate::pure::{Lines, quant};
 use crate::words::error::{Error, ErrorKind, Result};
 
 use super::{FOLDER, TEMPORARY, list_of, remove_file, remove_if_there, seal};
@@ -118,13 +118,14 @@ pub struct Cells {
     pub header: CellsHeader,
     /// Sources, centroids, references.
     pub tables: Tables,
-    sketches: SketchLayout,
     /// Norms of the centroids.
     norms: Box<[f32]>,
     /// First reference of each cell, and the end of the last one.
     starts: Box<[u32]>,
     /// First byte of each body counted from the first one, and the end of the last one.
     offsets: Box<[u64]>,
+    /// The same for blocks with no CRC between them.
+    blocks_at: Box<[usize]>,
     file: Arc<dyn File>,
     broken: AtomicBool,
 }
@@ -164,13 +165,15 @@ impl Cells {
         let mut bytes = vec![0; usize::try_from(header.tables_bytes()).map_err(|_| short())?];
         file.read_exact_at(&mut bytes, HEADER_BYTES as u64).map_err(failed)?;
         let tables = Tables::decode(&header, &bytes).map_err(|d| damaged(&d, HEADER_BYTES))?;
-        let (mut starts, mut offsets) = (vec![0], vec![0]);
-        let (mut start, mut offset) = (0_u32, 0_u64);
+        let (mut starts, mut offsets, mut blocks_at) = (vec![0], vec![0], vec![0]);
+        let (mut start, mut offset, mut block_at) = (0_u32, 0_u64, 0);
         for rows in &tables.rows {
             start = start.saturating_add(*rows);
             offset += body_bytes(sketches, *rows) as u64;
+            block_at += sketches.blocks_bytes(*rows as usize);
             starts.push(start);
             offsets.push(offset);
+            blocks_at.push(block_at);
         }
         if header.bodies_at() + offset != len {
             return Err(short());
@@ -180,9 +183,9 @@ impl Cells {
         if !norms.iter().all(|norm| norm.is_finite()) {
             return Err(damaged(&"a centroid without a length", HEADER_BYTES));
         }
-        let (starts, offsets) = (starts.into(), offsets.into());
+        let (starts, offsets, blocks_at) = (starts.into(), offsets.into(), blocks_at.into());
         let broken = AtomicBool::new(false);
-        Ok(Cells { header, tables, sketches, norms, starts, offsets, file, broken })
+        Ok(Cells { header, tables, norms, starts, offsets, blocks_at, file, broken })
     }
 
     /// Its number.
@@ -206,7 +209,7 @@ impl Cells {
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
         let (cells, tables) = (self.norms.len() as u64, self.header.tables_bytes());
-        tables + cells * (4 + 4 + 8) + size_of::<Cells>() as u64
+        tables + cells * (4 + 4 + 8 + 8) + size_of::<Cells>() as u64
     }
 
     /// Bytes of all bodies.
@@ -230,17 +233,24 @@ impl Cells {
     /// References of a cell, in the order of its sketches.
     #[must_use]
     pub fn refs(&self, cell: usize) -> &[u32] {
-        let bounds = (self.starts.get(cell), self.starts.get(cell + 1));
-        let (Some(from), Some(to)) = bounds else { return &[] };
-        self.tables.refs.get(*from as usize..*to as usize).unwrap_or_default()
+        let places = self.places(cell);
+        self.tables.refs.get(places.start as usize..places.end as usize).unwrap_or_default()
     }
 
-    /// The blocks of a cell in what [`bodies`](Self::bodies) read.
+    /// Where they stand among all references.
     #[must_use]
-    pub fn blocks<'a>(&self, cell: usize, bodies: &'a [u8]) -> &'a [u8] {
-        let from = self.offsets.get(cell).map_or(0, |from| *from as usize);
-        let len = self.sketches.blocks_bytes(self.refs(cell).len());
-        bodies.get(from..from + len).unwrap_or_default()
+    pub fn places(&self, cell: usize) -> Range<u32> {
+        let bounds = (self.starts.get(cell), self.starts.get(cell + 1));
+        let (Some(from), Some(to)) = bounds else { return 0..0 };
+        *from..*to
+    }
+
+    /// The blocks of a cell in what [`all_blocks`](Self::all_blocks) read.
+    #[must_use]
+    pub fn blocks<'a>(&self, cell: usize, all: &'a [u8]) -> &'a [u8] {
+        let bounds = (self.blocks_at.get(cell), self.blocks_at.get(cell + 1));
+        let (Some(from), Some(to)) = bounds else { return &[] };
+        all.get(*from..*to).unwrap_or_default()
     }
 
     /// Replaces `blocks` by the sketches of a cell, whole blocks of 64.
@@ -260,15 +270,19 @@ impl Cells {
         Ok(())
     }
 
-    /// All bodies, checked.
-    pub fn bodies(&self) -> Result<Vec<u8>> {
-        let mut bodies = vec![0; usize::try_from(self.bodies_bytes()).unwrap_or(0)];
+    /// The blocks of all cells, checked, in [`bodies_bytes`](Self::bodies_bytes): one behind the other, so that
+    /// each begins with a line of the cache if a row is whole words of eight.
+    pub fn all_blocks(&self) -> Result<Lines> {
+        let mut bodies = Lines::zeros(usize::try_from(self.bodies_bytes()).unwrap_or(0));
         self.fill(&mut bodies, 0)?;
-        for (cell, bounds) in self.offsets.windows(2).enumerate() {
-            if let [from, to] = bounds
-                && from < to
+        for (cell, (bounds, to)) in self.offsets.windows(2).zip(&self.blocks_at).enumerate() {
+            if let [from, end] = bounds
+                && from < end
             {
-                self.check(cell, bodies.get(*from as usize..*to as usize).unwrap_or_default())?;
+                let body = bodies.get(*from as usize..*end as usize).unwrap_or_default();
+                let blocks = self.check(cell, body)?.len();
+                // Never to behind where it was: up to here there were as many blocks, and CRCs.
+                bodies.copy_within(*from as usize..*from as usize + blocks, *to);
             }
         }
         Ok(bodies)

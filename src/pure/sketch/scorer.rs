@@ -19,7 +19,7 @@ use super::neon;
 use super::{BLOCK_ROWS, NORM_BYTES, SketchLayout, factor, scalar};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use crate::pure::{Level, Simd, Wide};
+use crate::pure::{Level, Lines, Simd, Wide};
 use crate::words::options::Metric;
 
 /// Bytes of signs whose sum stays within a byte.
@@ -47,15 +47,15 @@ pub struct SketchQuery {
     /// Norm of the query.
     norm: f64,
     /// Scaled query times mean.
-    base: f32,
+    pub(super) base: f32,
     /// Unit of the rounding, over sqrt(dim).
-    scale: f32,
+    pub(super) scale: f32,
     /// What is added to twice a kernel's sum.
-    offset: i32,
+    pub(super) offset: i32,
     /// The rounded query, filled up with zeros to whole windows.
     pub(super) rounded: Box<[i16]>,
     /// For the kernels that look up: one table after the other, in the order they are used.
-    pub(super) tables: Box<[u8]>,
+    pub(super) tables: Lines,
 }
 
 impl SketchQuery {
@@ -92,7 +92,7 @@ impl SketchQuery {
             scale: (unit / (layout.dim as f64).sqrt()) as f32,
             offset: 2 * negative - total,
             tables: match simd.level() {
-                Level::Scalar => Box::default(),
+                Level::Scalar => Lines::zeros(0),
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => half_tables(&rounded),
                 #[cfg(target_arch = "x86_64")]
@@ -132,17 +132,7 @@ impl SketchQuery {
     /// # Panics
     /// When `blocks` is not as many whole blocks as these rows take.
     pub fn score_blocks(&self, blocks: &[u8], scores: &mut [f32]) {
-        self.score_blocks_before(blocks, &[], scores);
-    }
-
-    /// The same, where `next` will be scored after them: it is asked for from memory meanwhile.
-    ///
-    /// # Panics
-    /// When `blocks` is not as many whole blocks as these rows take.
-    pub fn score_blocks_before(&self, blocks: &[u8], next: &[u8], scores: &mut [f32]) {
         assert_eq!(blocks.len(), self.layout.blocks_bytes(scores.len()), "bytes of the blocks");
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = next;
         match self.simd.level() {
             Level::Scalar => scalar::score_blocks(self, blocks, scores),
             #[cfg(target_arch = "x86_64")]
@@ -150,7 +140,7 @@ impl SketchQuery {
             Level::Avx2 => unsafe { avx2::score_blocks(self, blocks, scores) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Simd` of this level exists only where these parts of AVX-512 were found.
-            Level::Avx512 => unsafe { avx512::score_blocks(self, blocks, next, scores) },
+            Level::Avx512 => unsafe { avx512::score_blocks(self, blocks, scores) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: a `Simd` of this level exists only where NEON was found.
             Level::Neon => unsafe { neon::score_blocks(self, blocks, scores) },
@@ -240,12 +230,12 @@ pub(super) fn filled_up(rest: &[Plane]) -> Window {
 }
 
 /// Two tables for each byte of signs, low half first, for kernels that look up four bits.
-fn half_tables(rounded: &[i16]) -> Box<[u8]> {
+fn half_tables(rounded: &[i16]) -> Lines {
     let mut tables = vec![[0; HALF_ENTRIES]; rounded.len() / 4];
     for (values, table) in rounded.as_chunks::<4>().0.iter().zip(&mut tables) {
         fill_table(*values, table);
     }
-    tables.into_flattened().into()
+    tables.as_flattened().into()
 }
 
 /// Writes the table of one index, whose lowest bit stands for the first of `values`: for each index

@@ -114,6 +114,8 @@ pub struct Sieve {
     kept: Vec<u64>,
     /// So many are sorted out.
     full: usize,
+    /// The key of the one that [`Sieve::nth`] was last asked for: better ones have lower keys.
+    nth_limit: u64,
 }
 
 /// So many are gathered before the best k of them are chosen: few, so that the threshold soon says
@@ -132,7 +134,8 @@ impl Sieve {
     #[must_use]
     pub fn new(k: usize, ties_max: usize) -> Sieve {
         let threshold = if k == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
-        Sieve { k, ties_max, threshold, crowded: None, kept: Vec::new(), full: full(k) }
+        let (kept, full) = (Vec::new(), full(k));
+        Sieve { k, ties_max, threshold, crowded: None, kept, full, nth_limit: u64::MAX }
     }
 
     /// What scores less is not taken.
@@ -141,24 +144,37 @@ impl Sieve {
         self.threshold
     }
 
-    /// Takes a number with a score, which is neither NaN nor a negative zero, if it may be among the best.
-    pub fn offer(&mut self, score: f32, number: u32) {
-        if score < self.threshold || self.k == 0 {
+    /// Takes those of a run of scores at `places`, all of which reach the threshold, and none of which is a NaN or a
+    /// negative zero; the first of the run has the number `first`.
+    pub fn offer_all(&mut self, scores: &[f32], places: &[u32], first: u32) {
+        if self.k == 0 {
             return;
         }
-        self.kept.push(key(score, number));
+        let score = |at: u32| scores.get(at as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        self.kept.extend(places.iter().map(|at| key(score(*at), first + at)));
+        self.shrink_if_full();
+    }
+
+    /// The score of the n-th best so far; `None` while there are fewer, for an n of 0, and for one above k. It is
+    /// meant to be asked for the same n each time.
+    pub fn nth(&mut self, n: usize) -> Option<f32> {
+        let last = n.checked_sub(1).filter(|_| n <= self.k)?;
+        // The n best of before are there still, so whoever is among them now is no worse than they.
+        let mut best: Vec<u64> =
+            self.kept.iter().copied().filter(|key| *key <= self.nth_limit).collect();
+        if last >= best.len() {
+            return None;
+        }
+        self.nth_limit = *best.select_nth_unstable(last).1;
+        Some(of_key(self.nth_limit).0)
+    }
+
+    fn shrink_if_full(&mut self) {
         if self.kept.len() >= self.full {
             self.shrink();
             // Twice what stayed: each offer pays for a constant number of steps here.
             self.full = self.kept.len().saturating_mul(2).max(full(self.k));
         }
-    }
-
-    /// The score of the last of the best k so far; `None` while there are fewer, and for a k of 0.
-    pub fn last(&mut self) -> Option<f32> {
-        self.shrink();
-        let last = self.k.checked_sub(1).filter(|last| *last < self.kept.len())?;
-        Some(of_key(*self.kept.select_nth_unstable(last).1).0)
     }
 
     fn most(&self) -> usize {
@@ -235,22 +251,33 @@ mod tests {
         #[test]
         fn a_sieve_keeps_all_that_score_like_the_last(
             scores in prop::collection::vec(-9..10_i8, 0..600), k in 0..8_usize,
-            ties_max in 0..8_usize,
+            ties_max in 0..8_usize, n in 0..8_usize, runs in prop::collection::vec(0..90_usize, 0..9),
         ) {
+            let nth_best = |n: usize, of: &[i8]| {
+                let mut best = of.to_vec();
+                best.sort_unstable_by(|a, b| b.cmp(a));
+                n.checked_sub(1).and_then(|last| best.get(last)).copied()
+            };
             let mut sieve = Sieve::new(k, ties_max);
-            for (score, number) in scores.iter().zip(0..) {
-                sieve.offer(f32::from(*score), number);
-                if number % 100 == 7 {
-                    let mut best = scores[..=number as usize].to_vec();
-                    best.sort_unstable_by(|a, b| b.cmp(a));
-                    let last = k.checked_sub(1).and_then(|last| best.get(last)).copied();
-                    prop_assert_eq!(sieve.last(), last.map(f32::from));
+            let all: Vec<f32> = scores.iter().copied().map(f32::from).collect();
+            let (mut from, nth) = (0, n.min(k));
+            for rows in runs {
+                // Runs at once, and what is left one by one.
+                let run = &all[from..all.len().min(from + rows)];
+                let reaching = |at: &u32| run[*at as usize] >= sieve.threshold();
+                let places: Vec<u32> = (0..run.len() as u32).filter(reaching).collect();
+                sieve.offer_all(run, &places, from as u32);
+                from += run.len();
+                prop_assert_eq!(sieve.nth(nth), nth_best(nth, &scores[..from]).map(f32::from));
+            }
+            for (score, number) in all.iter().zip(0..).skip(from) {
+                if *score >= sieve.threshold() {
+                    sieve.offer_all(&[*score], &[0], number);
                 }
             }
-            let mut best = scores.clone();
-            best.sort_unstable_by(|a, b| b.cmp(a));
-            let last = k.checked_sub(1).and_then(|last| best.get(last)).copied();
-            prop_assert_eq!(sieve.last(), last.map(f32::from));
+            prop_assert_eq!(sieve.nth(nth), nth_best(nth, &scores).map(f32::from));
+            prop_assert_eq!(sieve.nth(k + 1), None);
+            let last = nth_best(k, &scores);
             let (sorted, crowded) = sieve.into_sorted();
             prop_assert!(sorted.is_sorted_by(|a, b| (b.0, a.1) < (a.0, b.1)));
             prop_assert!(sorted.iter().all(|(score, n)| *score == f32::from(scores[*n as usize])));

@@ -277,7 +277,7 @@ fn cells(disk: &dyn Disk, store_id: [u8; 16], number: u64) -> FileReport {
             report.fact("cells", cells.header.cells);
             report.fact("rows", cells.header.rows);
             report.fact("sources", cells.header.sources);
-            if let Err(error) = cells.bodies() {
+            if let Err(error) = cells.all_blocks() {
                 report.problem(&error);
             }
         }

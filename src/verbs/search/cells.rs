@@ -15,6 +15,7 @@
 use std::sync::Arc;
 
 use crate::organs::arena::cells::Cells;
+use crate::pure::Lines;
 use crate::pure::margins::margin;
 use crate::pure::sketch::SketchQuery;
 use crate::pure::topk::Order;
@@ -40,12 +41,12 @@ const CELLS_AT_ONCE: usize = 64;
 
 /// Offers the rows of the cells worth a look, and says which grounds they are all rows of. On an error,
 /// of which a damaged cell is one, some may have been offered.
-pub(super) fn offer<C: Fn(Candidate) -> bool>(
+pub(super) fn offer<'a, C: Fn(Candidate) -> bool>(
     search: &Search<'_>,
-    cells: &Cells,
+    cells: &'a Cells,
     grounds: &[Ground<'_>],
     pruned: bool,
-    gather: &mut Gather<C>,
+    gather: &mut Gather<'a, C>,
 ) -> Result<Vec<bool>> {
     let mut covered = vec![false; grounds.len()];
     let Some(layout) = cells.header.sketches().filter(|layout| layout.dim() == search.dim()) else {
@@ -68,7 +69,7 @@ pub(super) fn offer<C: Fn(Candidate) -> bool>(
     let near = near.filter(|(_, cell)| !cells.refs(*cell as usize).is_empty());
     let mut near = Order::new(near, CELLS_AT_ONCE);
     let (mut seen_rows, mut asked_at) = (0, 0);
-    let bodies = kept_bodies(search, cells)?;
+    let kept = kept_blocks(search, cells)?;
     let mean = vec![0.0; search.dim()];
     let mut sketch = SketchQuery::new(layout, &mean, search.prepared.vector());
     let mut blocks = Vec::new();
@@ -77,20 +78,16 @@ pub(super) fn offer<C: Fn(Candidate) -> bool>(
             break;
         }
         let cell = cell as usize;
-        let (bytes, next) = match &bodies {
-            Some(bodies) => {
-                let next = near.ahead().next();
-                let next = next.map(|(_, cell)| cells.blocks(cell as usize, bodies));
-                (cells.blocks(cell, bodies), next.unwrap_or_default())
-            }
+        let bytes = match &kept {
+            Some(all) => cells.blocks(cell, all),
             None => {
                 cells.read(cell, &mut blocks)?;
-                (blocks.as_slice(), [].as_slice())
+                blocks.as_slice()
             }
         };
         sketch.set_base(cosine * cells.norms().get(cell).copied().unwrap_or(0.0));
-        gather.add(&Run::References(cells.refs(cell)), |scores| {
-            sketch.score_blocks_before(bytes, next, scores);
+        gather.add(&Run::References(cells.places(cell)), |scores| {
+            sketch.score_blocks(bytes, scores);
         });
         seen_rows += cells.refs(cell).len();
         if pruned
@@ -114,8 +111,8 @@ fn share(search: &Search<'_>) -> f32 {
     1.0 - (1.0 - recall) * MISSED_PART
 }
 
-/// All bodies, if they are in RAM or there is room for them.
-fn kept_bodies(search: &Search<'_>, cells: &Cells) -> Result<Option<Arc<Vec<u8>>>> {
+/// The blocks of all cells, if they are in RAM or there is room for them.
+fn kept_blocks(search: &Search<'_>, cells: &Cells) -> Result<Option<Arc<Lines>>> {
     let stores = search.scope.stores;
     let (cache, bytes_max) = (&stores.caches.cells, stores.shares.cell_bytes_max);
     let (number, bytes) = (cells.number(), cells.bodies_bytes());
@@ -123,23 +120,25 @@ fn kept_bodies(search: &Search<'_>, cells: &Cells) -> Result<Option<Arc<Vec<u8>>
     if kept.is_some() || !cache.has_room(bytes, bytes_max) {
         return Ok(kept);
     }
-    cache.get_or_make(&number, bytes_max, || Ok((cells.bodies()?, bytes))).map(Some)
+    cache.get_or_make(&number, bytes_max, || Ok((cells.all_blocks()?, bytes))).map(Some)
 }
 
 /// Where references lead.
 #[derive(Default)]
-pub(super) struct Homes {
+pub(super) struct Homes<'a> {
+    /// All references, cell by cell.
+    references: &'a [u32],
     /// First reference of each source, and the ground it is, if it is still there.
     bases: Vec<(u32, Option<u32>)>,
-    /// Whether references are the numbers of rows over all grounds, and all of them count: then nothing need be
-    /// looked up, which for 850 rows of 21,000 is a tenth of a search.
-    are_numbers: bool,
+    /// Whether all of them lead to rows that count: then none need be looked up, which for 1,100 rows of 20,000 is
+    /// a tenth of a search.
+    all_count: bool,
 }
 
-impl Homes {
+impl<'a> Homes<'a> {
     /// Marks the grounds that are sources.
-    fn of(cells: &Cells, grounds: &[Ground<'_>], covered: &mut [bool]) -> Homes {
-        let (mut base, mut are_numbers) = (0_u32, true);
+    fn of(cells: &'a Cells, grounds: &[Ground<'_>], covered: &mut [bool]) -> Homes<'a> {
+        let (mut base, mut all_count) = (0_u32, true);
         let mut bases = Vec::with_capacity(cells.tables.sources.len());
         for source in &cells.tables.sources {
             let key = |ground: &Ground<'_>| (ground.segment.segment.number(), ground.group);
@@ -154,36 +153,37 @@ impl Homes {
             if let Some(covered) = found.and_then(|number| covered.get_mut(number)) {
                 *covered = true;
             }
-            // Sources are the first grounds in their order, unless some went since.
-            let ground = found.filter(|number| *number == bases.len());
-            let ground = ground.and_then(|number| grounds.get(number));
-            are_numbers &= ground.is_some_and(Ground::is_open);
+            let ground = found.and_then(|number| grounds.get(number));
+            all_count &= ground.is_some_and(Ground::is_open);
             bases.push((base, found.and_then(|number| u32::try_from(number).ok())));
             base = base.saturating_add(source.vectors);
         }
-        Homes { bases, are_numbers }
+        Homes { references: &cells.tables.refs, bases, all_count }
     }
 
-    /// The references of a run that are the numbers of their rows over all grounds, and count.
-    pub fn numbers<'a>(&self, run: &Run<'a>) -> Option<&'a [u32]> {
-        match run {
-            Run::References(references) if self.are_numbers => Some(references),
-            _ => None,
-        }
+    /// Whether all references lead to rows that count.
+    pub fn all_count(&self) -> bool {
+        self.all_count
     }
 
     /// The row at a place of a run, if its ground is still there.
-    pub fn candidate(&self, run: &Run<'_>, at: u32) -> Option<Candidate> {
+    pub fn candidate(&self, run: &Run, at: u32) -> Option<Candidate> {
         match run {
             Run::Rows(number, rows) => {
                 let row = rows.start + at;
                 rows.contains(&row).then_some((*number, row))
             }
-            Run::References(references) => self.of_reference(*references.get(at as usize)?),
+            Run::References(places) => self.of_reference(self.reference(places.start + at)?),
         }
     }
 
-    fn of_reference(&self, reference: u32) -> Option<Candidate> {
+    /// The reference at a place of all of them; `None` behind the last.
+    pub fn reference(&self, place: u32) -> Option<u32> {
+        self.references.get(place as usize).copied()
+    }
+
+    /// The row that a reference leads to, if its ground is still there.
+    pub fn of_reference(&self, reference: u32) -> Option<Candidate> {
         let after = self.bases.partition_point(|(base, _)| *base <= reference);
         let (base, ground) = self.bases.get(after.checked_sub(1)?)?;
         Some(((*ground)?, reference - base))

@@ -46,16 +46,19 @@ pub(super) fn choose(
         grounds.get(number as usize).is_some_and(|ground| !ground.keeps_out(row))
     };
     let rows = || grounds.iter().map(|ground| ground.vectors);
-    let mut gather = Gather::new(count, search.wanted(), rows(), counts);
+    let cells = search.scope.view.levels.cells.get(&search.scope.def.id);
+    let references = cells.map_or(0, |cells| cells.tables.refs.len() as u32);
+    let gather_all = || Gather::new(count, search.wanted(), references, rows(), counts);
+    let mut gather = gather_all();
     let mut covered = Vec::new();
-    if let Some(cells) = search.scope.view.levels.cells.get(&search.scope.def.id) {
+    if let Some(cells) = cells {
         match cells::offer(search, cells, grounds, pruned, &mut gather) {
             Ok(grounds) => covered = grounds,
             // Their rows have sketches of their own, and the next checkpoint makes cells anew.
             Err(error) => {
                 tracing::warn!(%error, "a collection is searched without its cells");
                 cells.set_broken();
-                gather = Gather::new(count, search.wanted(), rows(), counts);
+                gather = gather_all();
             }
         }
     }

@@ -1,9 +1,11 @@
 //! Gathering: the best of very many scores, at the price of one look at each.
 //!
 //! 1. [`Gather::add`] takes the scores of a run of rows.
-//! 2. Those that reach the score of the last of the best so far, sixteen compared at once, are asked which rows
-//!    they are and whether they count: some 600 of 20,000 for the 150 best, since cells come the nearest first.
+//! 2. Those that reach the score of the last of the best so far, sixteen compared at once, are gathered by their
+//!    places: some 1,100 of 20,000 for the 150 best, since cells come the nearest first. Where not all rows of a
+//!    run count, each of them is asked.
 //! 3. The [`Sieve`] keeps the best of these, each as one number, and tells what the last of the hits scores.
+//! 4. Which rows the best are is looked up at the end.
 //!
 //! Never: leaves out a row that counts and scores among the best, or as the last of them.
 
@@ -22,34 +24,40 @@ pub(super) type Candidate = (u32, u32);
 const TIES_MAX: usize = 4096;
 
 /// Which rows stand behind a run of scores.
-pub(super) enum Run<'a> {
+pub(super) enum Run {
     /// Rows of a ground, by its number.
     Rows(u32, Range<u32>),
-    /// References of a cell.
-    References(&'a [u32]),
+    /// Those that stand at these places of all references.
+    References(Range<u32>),
 }
 
 /// The best rows of all that are added and count.
-pub(super) struct Gather<C> {
+pub(super) struct Gather<'a, C> {
     counts: C,
-    /// For each ground the rows of those before it.
+    /// For each ground the rows of those before it, and the references.
     before: Vec<u32>,
     /// Where references lead.
-    pub homes: Homes,
-    /// Rows by their numbers over all grounds.
+    pub homes: Homes<'a>,
+    /// References by their places, rows by their numbers over all grounds behind these.
     top: Sieve,
-    /// As many of them as hits are looked for.
-    first: Sieve,
+    /// So many of them may be hits.
+    few: usize,
     /// Scores of a run, and the places of those that are high enough.
     scores: Vec<f32>,
     places: Vec<u32>,
 }
 
-impl<C: Fn(Candidate) -> bool> Gather<C> {
-    /// Room for the best `count` rows, of which `few` may be hits, of grounds that have so many rows each.
-    /// `counts` says whether a row does.
-    pub fn new(count: usize, few: usize, rows: impl Iterator<Item = u32>, counts: C) -> Gather<C> {
-        let before = rows.scan(0_u32, |sum, rows| {
+impl<'a, C: Fn(Candidate) -> bool> Gather<'a, C> {
+    /// Room for the best `count` rows, of which `few` may be hits, of grounds that have so many rows each, and of
+    /// so many references; all of these have 32 bits to be numbered with. `counts` says whether a row does.
+    pub fn new(
+        count: usize,
+        few: usize,
+        references: u32,
+        rows: impl Iterator<Item = u32>,
+        counts: C,
+    ) -> Gather<'a, C> {
+        let before = rows.scan(references, |sum, rows| {
             let before = *sum;
             *sum = sum.saturating_add(rows);
             Some(before)
@@ -59,14 +67,14 @@ impl<C: Fn(Candidate) -> bool> Gather<C> {
             before: before.collect(),
             homes: Homes::default(),
             top: Sieve::new(count, TIES_MAX),
-            first: Sieve::new(few, 0),
+            few: few.min(count),
             scores: Vec::new(),
             places: Vec::new(),
         }
     }
 
     /// Adds a run of rows with the scores that `score` writes.
-    pub fn add(&mut self, run: &Run<'_>, score: impl FnOnce(&mut [f32])) {
+    pub fn add(&mut self, run: &Run, score: impl FnOnce(&mut [f32])) {
         let rows = run.rows();
         // It never shrinks, so that it is filled with zeros once.
         self.scores.resize(rows.max(self.scores.len()), 0.0);
@@ -74,48 +82,43 @@ impl<C: Fn(Candidate) -> bool> Gather<C> {
         let scores = self.scores.get(..rows).unwrap_or_default();
         self.places.clear();
         reaching(scores, self.top.threshold(), &mut self.places);
-        let numbers = self.homes.numbers(run);
-        for at in &self.places {
-            // The threshold may have risen meanwhile.
-            let Some(score) = scores.get(*at as usize).filter(|s| **s >= self.top.threshold())
-            else {
-                continue;
-            };
-            let number = match numbers {
-                Some(numbers) => numbers.get(*at as usize).copied(),
-                None => self.number(run, *at),
-            };
-            if let Some(number) = number {
-                self.top.offer(*score, number);
-                self.first.offer(*score, number);
+        let first = match run {
+            Run::Rows(ground, rows) => {
+                self.before.get(*ground as usize).map_or(0, |before| before + rows.start)
             }
+            Run::References(places) => places.start,
+        };
+        if !(matches!(run, Run::References(_)) && self.homes.all_count()) {
+            let (homes, counts) = (&self.homes, &self.counts);
+            self.places.retain(|at| homes.candidate(run, *at).is_some_and(counts));
         }
-    }
-
-    /// The number over all grounds of the row at a place of a run, if it counts.
-    fn number(&self, run: &Run<'_>, at: u32) -> Option<u32> {
-        let candidate = self.homes.candidate(run, at).filter(|row| (self.counts)(*row))?;
-        self.before.get(candidate.0 as usize)?.checked_add(candidate.1)
+        self.top.offer_all(scores, &self.places, first);
     }
 
     /// The score of the last of the hits so far.
     pub fn last_hit(&mut self) -> Option<f32> {
-        self.first.last()
+        self.top.nth(self.few)
     }
 
     /// The best of all, the best first, and whether too many scored like the last one.
     pub fn into_sorted(self) -> (Vec<(f32, Candidate)>, bool) {
         let (sorted, crowded) = self.top.into_sorted();
-        let candidate = |(score, number): (f32, u32)| {
+        // First a look at all references, which are anywhere, so that they arrive together.
+        let known: Vec<Option<u32>> =
+            sorted.iter().map(|best| self.homes.reference(best.1)).collect();
+        let candidate = |((score, number), reference): ((f32, u32), Option<u32>)| {
+            if let Some(reference) = reference {
+                return Some((score, self.homes.of_reference(reference)?));
+            }
             let after = self.before.partition_point(|before| *before <= number);
             let ground = after.checked_sub(1)?;
             Some((score, (ground as u32, number - self.before.get(ground)?)))
         };
-        (sorted.into_iter().filter_map(candidate).collect(), crowded)
+        (sorted.into_iter().zip(known).filter_map(candidate).collect(), crowded)
     }
 }
 
-impl Run<'_> {
+impl Run {
     fn rows(&self) -> usize {
         match self {
             Run::Rows(_, rows) => rows.len(),
@@ -143,7 +146,8 @@ mod tests {
     ) -> (Vec<u32>, Option<f32>) {
         let grounds = [5, 0, 2, rows].into_iter();
         let few = n.min(2);
-        let mut gather = Gather::new(n, few, grounds, |(ground, row)| ground == 3 && counts(row));
+        let mut gather =
+            Gather::new(n, few, 0, grounds, |(ground, row)| ground == 3 && counts(row));
         let mut early = None;
         for from in (0..rows).step_by(run_rows as usize) {
             let run = from..rows.min(from + run_rows);

@@ -44,8 +44,10 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
     let pays = |candidates: usize| candidates < rows / 4;
     let needs = search.query.filter.as_ref().map(Filter::needs).unwrap_or_default();
     let unmasked = needs.last_access || needs.tier;
-    // Choosing numbers the rows of all groups with 32 bits.
-    let many = u32::try_from(rows).is_err();
+    // Choosing numbers the rows of all groups, and the references of cells, with 32 bits.
+    let cells = search.scope.view.levels.cells.get(&search.scope.def.id);
+    let references = cells.map_or(0, |cells| cells.tables.refs.len());
+    let many = u32::try_from(rows.saturating_add(references)).is_err();
     if unmasked || many || !(search.by_codes() || pays(candidates)) {
         return scan::all(search, &grounds, answers);
     }
@@ -56,7 +58,7 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
     }
     let mut candidates = candidates;
     // How near the nearest of a part are, nobody has measured.
-    let mut pruned = !masked && search.scope.view.levels.cells.contains_key(&search.scope.def.id);
+    let mut pruned = !masked && cells.is_some();
     loop {
         let left = grounds.iter().map(Ground::left).sum::<u64>();
         let few = masked && left <= 8 * candidates as u64;
