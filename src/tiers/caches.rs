@@ -4,7 +4,7 @@
 //! thirty-second each. Shares are given out of what is free at the moment, so that no cache ever starts a
 //! run of the compressor; and a run leaves room for what sketches and places will come to take.
 //!
-//! What is free below the target besides is for codes of the archive, in pieces as searches ask for them: a
+//! What is free besides is for codes of the archive, in pieces as searches ask for them: a
 //! candidate without codes in the arena costs a read else. They are spare: before anything has to make
 //! room, they go.
 //!
@@ -13,7 +13,6 @@
 use crate::bytes::codec::cells::Source;
 use crate::organs::arena::cells::Cells;
 use crate::pure::Lines;
-use crate::pure::policy::{TARGET_SHARE, TRIGGER_SHARE};
 use crate::tiers::View;
 use crate::tiers::cache::{Cache, GroupKey, Masks, Sketches};
 use crate::tiers::places::{PLACE_BYTES, Places};
@@ -69,8 +68,8 @@ impl Caches {
     }
 
     /// What each may take of a budget of which so many bytes are free for all of them: sketches find
-    /// everything and get two fifths, masks a thirty-second, places the same; codes what is left below
-    /// the target when sketches and places have come to take what they claim.
+    /// everything and get two fifths, masks a thirty-second, places the same; codes what is left when
+    /// sketches and places have come to take what they claim.
     pub fn shares(&self, budget_bytes: u64, room_bytes: u64, claimed_bytes: u64) -> Shares {
         let mask_bytes_max = room_bytes.min(budget_bytes / MASK_PART);
         let left = room_bytes - mask_bytes_max;
@@ -79,9 +78,7 @@ impl Caches {
         // One share for both kinds of sketches: what one has, the other has not.
         let cell_bytes_max = sketch_bytes_max.saturating_sub(self.sketches.bytes());
         let sketch_bytes_max = sketch_bytes_max.saturating_sub(self.cells.bytes());
-        let kept_free = (budget_bytes as f64 * (TRIGGER_SHARE - TARGET_SHARE)) as u64;
-        let others = self.needed_bytes() + claimed_bytes + kept_free;
-        let code_bytes_max = room_bytes.saturating_sub(others);
+        let code_bytes_max = room_bytes.saturating_sub(self.needed_bytes() + claimed_bytes);
         Shares { mask_bytes_max, sketch_bytes_max, cell_bytes_max, place_bytes_max, code_bytes_max }
     }
 

@@ -23,7 +23,8 @@ use crate::organs::archive::Segment;
 use crate::organs::arena::cells::{Cells, CellsWriter};
 use crate::pure::margins::{self, Gaps, Margins};
 use crate::pure::quant::cluster::Centroids;
-use crate::pure::quant::{self, CodeQuery, RowLayout};
+use crate::pure::quant::panel::Panel;
+use crate::pure::quant::{self, RowLayout};
 use crate::pure::sketch::{self, BLOCK_ROWS, SketchLayout};
 use crate::tiers::cold::{Cold, ColdSegment};
 use crate::words::error::{Error, ErrorKind, Result};
@@ -351,16 +352,18 @@ fn pack(layout: RowLayout, means: &[f32]) -> Vec<u8> {
 /// Rows that are asked for their neighbours.
 struct Asked {
     queries: Vec<Query>,
+    /// Each looks at one piece of as many as there are panels: those of one panel together.
+    panels: Vec<Panel>,
     scores: Vec<f32>,
-    /// Each looks at one piece of so many.
-    every: usize,
     pieces: usize,
 }
+
+/// Rows that the asked look at together, so that all scores stay in the second-level cache: 64 KB.
+const LOOKED_AT_ONCE: usize = 64;
 
 struct Query {
     reference: u32,
     vector: Vec<f32>,
-    scorer: CodeQuery,
     /// For each cell the bin of its gap.
     bins: Vec<u8>,
     gaps: Gaps,
@@ -375,9 +378,8 @@ impl Asked {
         let query = |(row, reference): (&[u8], &u32)| {
             let mut vector = vec![0.0; layout.dim()];
             quant::decode(layout, row, &mut vector);
-            let scorer = CodeQuery::new(layout, Metric::Cosine, &vector);
             let (reference, bins, gaps) = (*reference, Vec::new(), Gaps::default());
-            Query { reference, vector, scorer, bins, gaps }
+            Query { reference, vector, bins, gaps }
         };
         let queries: Vec<Query> = rows.map(query).collect();
         let all = sample.rows.chunks_exact(layout.row_bytes()).enumerate();
@@ -385,7 +387,12 @@ impl Asked {
         sample.rows = others.collect();
         let looks = queries.len() as u64 * living;
         let every = usize::try_from(looks.div_ceil(LOOKS_MAX)).unwrap_or(usize::MAX).max(1);
-        Asked { queries, scores: Vec::new(), every, pieces: 0 }
+        let panel = |turn| {
+            let vectors = queries.iter().skip(turn).step_by(every).map(|query| &query.vector[..]);
+            Panel::new(layout, &vectors.collect::<Vec<_>>().concat())
+        };
+        let panels = (0..every).map(panel).collect();
+        Asked { queries, panels, scores: Vec::new(), pieces: 0 }
     }
 
     /// Tells them where the cells are.
@@ -399,19 +406,26 @@ impl Asked {
 
     /// Shows them a piece of packed rows, with their references and cells.
     fn look_at(&mut self, rows: &[u8], assigned: &[(u32, u16)]) {
-        self.scores.resize(assigned.len(), 0.0);
-        let turn = self.pieces % self.every;
-        for query in self.queries.iter_mut().skip(turn).step_by(self.every) {
-            query.scorer.score_rows(rows, &mut self.scores);
-            for (score, (reference, cell)) in self.scores.iter().zip(assigned) {
-                if *reference != query.reference
-                    && let Some(bin) = query.bins.get(usize::from(*cell))
-                {
-                    query.gaps.note(*score, *bin);
+        let every = self.panels.len();
+        let turn = self.pieces % every;
+        self.pieces += 1;
+        let Some(panel) = self.panels.get(turn).filter(|panel| panel.count() > 0) else { return };
+        let row_bytes = rows.len() / assigned.len().max(1);
+        let stretches = assigned.chunks(LOOKED_AT_ONCE);
+        for (rows, assigned) in rows.chunks(LOOKED_AT_ONCE * row_bytes.max(1)).zip(stretches) {
+            self.scores.resize(assigned.len() * panel.stride(), 0.0);
+            panel.score_rows(rows, &mut self.scores);
+            for (n, query) in self.queries.iter_mut().skip(turn).step_by(every).enumerate() {
+                let scores = self.scores.iter().skip(n).step_by(panel.stride());
+                for (score, (reference, cell)) in scores.zip(assigned) {
+                    if *reference != query.reference
+                        && let Some(bin) = query.bins.get(usize::from(*cell))
+                    {
+                        query.gaps.note(*score, *bin);
+                    }
                 }
             }
         }
-        self.pieces += 1;
     }
 
     fn margins(self) -> Margins {

@@ -45,11 +45,13 @@ impl Segment {
 
     /// Checks and takes away the CRC behind the codes of a row.
     fn check_code(&self, group: u16, number: u32, row: &mut Vec<u8>, offset: u64) -> Result<()> {
-        let crc = row.split_off(row.len().saturating_sub(CRC_BYTES));
-        let expected = self.seed.crc(SectionKind::Codes, group, u64::from(number), row);
-        if Safeguard::ArchiveCodeCrc.finds(crc != expected.to_le_bytes()) {
+        let (codes, crc) = row.split_last_chunk::<CRC_BYTES>().unwrap_or((&[], &[0; CRC_BYTES]));
+        let expected = self.seed.crc(SectionKind::Codes, group, u64::from(number), codes);
+        if Safeguard::ArchiveCodeCrc.finds(*crc != expected.to_le_bytes()) {
             return Err(self.damaged(offset, format!("CRC of the codes of row {number} differs")));
         }
+        let len = codes.len();
+        row.truncate(len);
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 
 use std::arch::x86_64::*;
 
+use super::panel::{FEW, Panel, RowOf, TOGETHER};
 use super::query::{HALF, Halves, fetch};
 use super::{Bits, CodeQuery};
 use crate::words::limits::DIM_MAX;
@@ -93,6 +94,103 @@ pub(super) fn score_four(query: &CodeQuery, rows: [&[u8]; 4]) -> [f32; 4] {
         query.of_one_group(rows[2], together(sums[2])),
         query.of_one_group(rows[3], together(sums[3])),
     ]
+}
+
+/// Rows and blocks of queries of a panel that are multiplied together.
+const PANEL_ROWS: usize = 4;
+const PANEL_BLOCKS: usize = 4;
+
+/// Cosines of rows and the queries of a panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+pub(super) fn score_panel(panel: &Panel, rows: &[u8], scores: &mut [f32]) {
+    let (row_bytes, stride) = (panel.layout().row_bytes(), panel.stride());
+    if stride == 0 {
+        return;
+    }
+    let several = rows.chunks(PANEL_ROWS * row_bytes).zip(scores.chunks_mut(PANEL_ROWS * stride));
+    for (rows, scores) in several {
+        let all = rows.chunks_exact(row_bytes).zip(scores.chunks_exact_mut(stride));
+        if rows.len() == PANEL_ROWS * row_bytes {
+            let mut all = all.map(|(row, scores)| (RowOf::new(row), scores));
+            if let (Some(a), Some(b), Some(c), Some(d)) =
+                (all.next(), all.next(), all.next(), all.next())
+            {
+                meet_panel(panel, [a.0, b.0, c.0, d.0], [a.1, b.1, c.1, d.1]);
+            }
+        } else {
+            all.for_each(|(row, scores)| meet_panel(panel, [RowOf::new(row)], [scores]));
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+fn meet_panel<const R: usize>(panel: &Panel, rows: [RowOf<'_>; R], scores: [&mut [f32]; R]) {
+    let mut scores = scores.map(|scores| scores.as_chunks_mut::<TOGETHER>().0);
+    let blocks = panel.stride() / TOGETHER;
+    let by_four = blocks / PANEL_BLOCKS * PANEL_BLOCKS;
+    for from in (0..by_four).step_by(PANEL_BLOCKS) {
+        meet_blocks::<R, PANEL_BLOCKS>(panel, &rows, from, &mut scores);
+    }
+    for from in by_four..blocks {
+        meet_blocks::<R, 1>(panel, &rows, from, &mut scores);
+    }
+}
+
+/// Cosines of rows and the queries of some blocks.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+fn meet_blocks<const R: usize, const B: usize>(
+    panel: &Panel,
+    rows: &[RowOf<'_>; R],
+    from: usize,
+    scores: &mut [&mut [[f32; TOGETHER]]; R],
+) {
+    let blocks = panel.blocks::<B>(from);
+    let codes: [_; R] = std::array::from_fn(|r| rows[r].codes.as_chunks::<FEW>());
+    let whole = codes[0].0.len();
+    let places = blocks.map(|block| block.split_at(whole));
+    let mut sums = [[_mm512_setzero_si512(); B]; R];
+    for at in 0..whole {
+        let queries: [_; B] = std::array::from_fn(|b| load_codes(&places[b].0[at]));
+        for r in 0..R {
+            let codes = _mm512_set1_epi32(i32::from_le_bytes(codes[r].0[at]));
+            for b in 0..B {
+                sums[r][b] = _mm512_dpbusd_epi32(sums[r][b], codes, queries[b]);
+            }
+        }
+    }
+    if let (false, Some(_)) = (codes[0].1.is_empty(), places[0].1.first()) {
+        for r in 0..R {
+            let mut last = [0; FEW];
+            last.iter_mut().zip(codes[r].1).for_each(|(to, from)| *to = *from);
+            let codes = _mm512_set1_epi32(i32::from_le_bytes(last));
+            for b in 0..B {
+                let queries = load_codes(&places[b].1[0]);
+                sums[r][b] = _mm512_dpbusd_epi32(sums[r][b], codes, queries);
+            }
+        }
+    }
+    for r in 0..R {
+        let (min, step) = (_mm512_set1_ps(rows[r].min), _mm512_set1_ps(rows[r].step));
+        let inverse = _mm512_set1_ps(rows[r].inverse);
+        for b in 0..B {
+            let products = _mm512_cvtepi32_ps(sums[r][b]);
+            let sum = load_floats(&panel.sums.as_chunks().0[from + b]);
+            let weight = load_floats(&panel.weights.as_chunks().0[from + b]);
+            let dot = _mm512_add_ps(_mm512_mul_ps(min, sum), _mm512_mul_ps(step, products));
+            let cosine = _mm512_mul_ps(_mm512_mul_ps(dot, weight), inverse);
+            // SAFETY: the array has room for the 64 bytes written; the store needs no alignment.
+            unsafe { _mm512_storeu_ps(scores[r][from + b].as_mut_ptr(), cosine) };
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+fn load_floats(values: &[f32; TOGETHER]) -> __m512 {
+    // SAFETY: the array covers the 64 bytes read; the load needs no alignment.
+    unsafe { _mm512_loadu_ps(values.as_ptr()) }
 }
 
 #[inline]

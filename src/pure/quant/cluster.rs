@@ -12,10 +12,11 @@
 
 use rayon::prelude::*;
 
-use super::{CodeQuery, RowLayout, decode, encode};
-use crate::words::options::Metric;
+use super::panel::Panel;
+use super::{RowLayout, decode, encode};
 
-/// Rows that are scored against one centroid before the next one's turn: they stay in the nearest cache.
+/// Rows of which all scores stand side by side, before the best of each are looked for: for 178 centroids they are
+/// 49 KB.
 const STRETCH_ROWS: usize = 64;
 
 /// Centroids, ready to be compared with rows.
@@ -24,7 +25,7 @@ pub struct Centroids {
     layout: RowLayout,
     /// `dim` values each.
     means: Vec<f32>,
-    queries: Vec<CodeQuery>,
+    panel: Panel,
 }
 
 impl Centroids {
@@ -52,9 +53,8 @@ impl Centroids {
     }
 
     fn of(layout: RowLayout, means: Vec<f32>) -> Centroids {
-        let query = |mean: &[f32]| CodeQuery::new(layout, Metric::Cosine, mean);
-        let queries = means.chunks_exact(layout.dim()).map(query).collect();
-        Centroids { layout, means, queries }
+        let panel = Panel::new(layout, &means);
+        Centroids { layout, means, panel }
     }
 
     /// All of them, one after the other.
@@ -63,7 +63,7 @@ impl Centroids {
         &self.means
     }
 
-    /// Cosine of a vector and each of them, as [`CodeQuery`] has it of packed rows.
+    /// Cosine of a vector and each of them, as the [`Panel`] has it of packed rows.
     ///
     /// # Panics
     /// When the vector has not the dimension of the rows.
@@ -71,7 +71,10 @@ impl Centroids {
     pub fn cosines(&self, vector: &[f32]) -> Vec<f32> {
         let mut packed = vec![0; self.layout.row_bytes()];
         encode(self.layout, vector, &mut packed);
-        self.queries.iter().map(|query| query.score(&packed)).collect()
+        let mut cosines = vec![0.0; self.panel.stride()];
+        self.panel.score_rows(&packed, &mut cosines);
+        cosines.truncate(self.panel.count());
+        cosines
     }
 
     /// For each row the centroid of the greatest cosine, of equal ones the first.
@@ -84,16 +87,14 @@ impl Centroids {
         assert!(rows.len().is_multiple_of(row_bytes), "bytes of the rows");
         let mut nearest = vec![0; rows.len() / row_bytes];
         let stretches = nearest.par_chunks_mut(STRETCH_ROWS);
-        stretches.zip(rows.par_chunks(STRETCH_ROWS * row_bytes)).for_each(|(nearest, rows)| {
-            let (mut scores, mut best) = ([0.0; STRETCH_ROWS], [f32::NEG_INFINITY; STRETCH_ROWS]);
-            let scores = &mut scores[..nearest.len()];
-            for (n, query) in self.queries.iter().enumerate() {
-                query.score_rows(rows, scores);
-                for ((score, best), nearest) in scores.iter().zip(&mut best).zip(&mut *nearest) {
-                    if *score > *best {
-                        (*best, *nearest) = (*score, n as u16);
-                    }
-                }
+        let (stride, count) = (self.panel.stride(), self.panel.count());
+        let room = || vec![0.0; STRETCH_ROWS * stride];
+        let stretches = stretches.zip(rows.par_chunks(STRETCH_ROWS * row_bytes));
+        stretches.for_each_init(room, |scores, (nearest, rows)| {
+            let scores = &mut scores[..nearest.len() * stride];
+            self.panel.score_rows(rows, scores);
+            for (nearest, scores) in nearest.iter_mut().zip(scores.chunks_exact(stride.max(1))) {
+                *nearest = first_of_best(&scores[..count]) as u16;
             }
         });
         nearest
@@ -103,7 +104,7 @@ impl Centroids {
     fn moved(&self, rows: &[u8], nearest: &[u16]) -> Vec<f32> {
         let dim = self.layout.dim();
         let mut sums = vec![0.0_f32; self.means.len()];
-        let mut counts = vec![0_u32; self.queries.len()];
+        let mut counts = vec![0_u32; self.panel.count()];
         let mut values = vec![0.0; dim];
         for (row, nearest) in rows.chunks_exact(self.layout.row_bytes()).zip(nearest) {
             decode(self.layout, row, &mut values);
@@ -124,6 +125,20 @@ impl Centroids {
         }
         sums
     }
+}
+
+/// Place of the greatest score, of equal ones the first; 0 when there is none.
+fn first_of_best(scores: &[f32]) -> usize {
+    const LANES: usize = 16;
+    // Lanes that do not wait for each other; a comparison that a NaN loses.
+    let greater = |a: f32, b: f32| if b > a { b } else { a };
+    let (lanes, rest) = scores.as_chunks::<LANES>();
+    let mut best = [f32::NEG_INFINITY; LANES];
+    for sixteen in lanes {
+        best.iter_mut().zip(sixteen).for_each(|(best, score)| *best = greater(*best, *score));
+    }
+    let best = best.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, greater);
+    scores.iter().position(|score| *score == best).unwrap_or(0)
 }
 
 #[cfg(test)]

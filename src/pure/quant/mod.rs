@@ -41,6 +41,7 @@ pub mod cluster;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pack;
+pub mod panel;
 mod query;
 mod scalar;
 #[cfg(test)]

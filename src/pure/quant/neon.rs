@@ -43,6 +43,14 @@ pub(super) fn score_rows(query: &CodeQuery, rows: &[u8], scores: &mut [f32]) {
     }
 }
 
+/// The sums of products of a row's codes with queries of as many values, which stand one after the other.
+#[target_feature(enable = "neon")]
+pub(super) fn products(codes: &[u8], queries: &[i16], products: &mut [i64]) {
+    for (product, query) in products.iter_mut().zip(queries.chunks_exact(codes.len())) {
+        *product = eight(codes, query);
+    }
+}
+
 #[inline]
 #[target_feature(enable = "neon")]
 fn eight(codes: &[u8], query: &[i16]) -> i64 {

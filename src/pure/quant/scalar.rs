@@ -19,6 +19,12 @@ pub(super) fn score_rows(query: &CodeQuery, rows: &[u8], scores: &mut [f32]) {
     }
 }
 
+/// The sums of products of a row's codes with queries of as many values, which stand one after the other.
+pub(super) fn products(codes: &[u8], queries: &[i16], products: &mut [i64]) {
+    let queries = queries.chunks_exact(codes.len());
+    products.iter_mut().zip(queries).for_each(|(product, query)| *product = eight(codes, query));
+}
+
 /// Sum of products of codes and query values, as many as there are codes.
 pub(super) fn eight(codes: &[u8], query: &[i16]) -> i64 {
     let stretches = codes.chunks(STRETCH).zip(query.chunks(STRETCH));

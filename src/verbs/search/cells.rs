@@ -67,13 +67,13 @@ pub(super) fn offer<'a, C: Fn(Candidate) -> bool>(
     let mut floor = f32::NEG_INFINITY;
     let near = cosines.into_iter().zip(0..);
     let near = near.filter(|(_, cell)| !cells.refs(*cell as usize).is_empty());
-    let mut near = Order::new(near, CELLS_AT_ONCE);
+    let near = Order::new(near, CELLS_AT_ONCE);
     let (mut seen_rows, mut asked_at) = (0, 0);
     let kept = kept_blocks(search, cells)?;
     let mean = vec![0.0; search.dim()];
     let mut sketch = SketchQuery::new(layout, &mean, search.prepared.vector());
     let mut blocks = Vec::new();
-    while let Some((cosine, cell)) = near.next() {
+    for (cosine, cell) in near {
         if cosine < floor {
             break;
         }

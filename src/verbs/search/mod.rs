@@ -80,8 +80,9 @@ impl Exactness {
         let wide = k.saturating_mul(candidates).max(candidates * 5) as f64;
         // A sketch of d bits errs by 1 / sqrt(d): fewer dimensions than those measured take more.
         let coarse = (MEASURED_DIM / dim.max(1) as f64).sqrt().max(1.0);
-        // And the k best of more rows lie closer together.
-        let dense = (rows as f64 / MEASURED_ROWS).sqrt().max(1.0);
+        // And the k best of more rows lie closer together. At a million the cube root found 0.9603 and 0.9953 where
+        // 0.95 and 0.99 were asked for, the square root 0.9701 and 0.9981, the fourth root 0.9519 and 0.993.
+        let dense = (rows as f64 / MEASURED_ROWS).cbrt().max(1.0);
         Some((wide * coarse * dense) as usize)
     }
 }

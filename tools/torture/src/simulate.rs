@@ -67,7 +67,7 @@ impl Default for SimulateOptions {
             effort: 1,
             seed: 20_260,
             threads,
-            nested_every: 200,
+            nested_every: 180,
             every_call: 1,
             workload: 0,
         }
