@@ -106,6 +106,7 @@ impl Engine {
             });
             before
         };
+        self.spare_down_to((self.budget_bytes() as f64 * TRIGGER_SHARE) as u64);
         // What damaged codes keep out stays out: no reason to make the same cells with every run.
         let rows_min = self.options.cells_rows_min;
         if grouper::is_due(&view.cold, def, Some(&made), rows_min, missed).is_none() {

@@ -78,7 +78,8 @@ impl Caches {
         // One share for both kinds of sketches: what one has, the other has not.
         let cell_bytes_max = sketch_bytes_max.saturating_sub(self.sketches.bytes());
         let sketch_bytes_max = sketch_bytes_max.saturating_sub(self.cells.bytes());
-        let code_bytes_max = room_bytes.saturating_sub(self.needed_bytes() + claimed_bytes);
+        let others = self.needed_bytes() + claimed_bytes + budget_bytes / FREE_PART;
+        let code_bytes_max = room_bytes.saturating_sub(others);
         Shares { mask_bytes_max, sketch_bytes_max, cell_bytes_max, place_bytes_max, code_bytes_max }
     }
 
@@ -110,6 +111,8 @@ impl Caches {
     }
 }
 
+/// Codes leave this part free, for what others take between two looks: no cache ever starts a run.
+const FREE_PART: u64 = 20;
 /// Masks get this part of the budget.
 const MASK_PART: u64 = 32;
 /// Sketches get two of so many.

@@ -120,8 +120,6 @@ pub struct Cells {
     pub tables: Tables,
     /// Norms of the centroids.
     norms: Box<[f32]>,
-    /// How long what centroids leave over of rows of length 1 is, on average.
-    left_over: f32,
     /// First reference of each cell, and the end of the last one.
     starts: Box<[u32]>,
     /// First byte of each body counted from the first one, and the end of the last one.
@@ -185,10 +183,9 @@ impl Cells {
         if !norms.iter().all(|norm| norm.is_finite()) {
             return Err(damaged(&"a centroid without a length", HEADER_BYTES));
         }
-        let left_over = left_over(&norms, &tables.rows);
         let (starts, offsets, blocks_at) = (starts.into(), offsets.into(), blocks_at.into());
         let broken = AtomicBool::new(false);
-        Ok(Cells { header, tables, norms, left_over, starts, offsets, blocks_at, file, broken })
+        Ok(Cells { header, tables, norms, starts, offsets, blocks_at, file, broken })
     }
 
     /// Its number.
@@ -233,12 +230,6 @@ impl Cells {
         &self.norms
     }
 
-    /// The length of what the centroids leave over of rows scaled to length 1: the root of the mean square.
-    #[must_use]
-    pub fn left_over(&self) -> f32 {
-        self.left_over
-    }
-
     /// References of a cell, in the order of its sketches.
     #[must_use]
     pub fn refs(&self, cell: usize) -> &[u32] {
@@ -280,7 +271,7 @@ impl Cells {
     }
 
     /// The blocks of all cells, checked, in [`bodies_bytes`](Self::bodies_bytes): one behind the other, so that
-    /// each begins with a line of the cache if a row is whole words of eight.
+    /// each begins with a line of the cache.
     pub fn all_blocks(&self) -> Result<Lines> {
         let mut bodies = Lines::zeros(usize::try_from(self.bodies_bytes()).unwrap_or(0));
         self.fill(&mut bodies, 0)?;
@@ -308,28 +299,5 @@ impl Cells {
         open_body(&self.header, cell as u32, body).map_err(|damage| {
             Error::corrupt(format!("{}: {damage} at offset {at}", file_name(self.number())))
         })
-    }
-}
-
-/// A centroid is the mean `m` of its rows `u` of length 1, so the mean of `|u - m|^2` over them is `1 - |m|^2`.
-fn left_over(norms: &[f32], rows: &[u32]) -> f32 {
-    let all: f64 = rows.iter().map(|rows| f64::from(*rows)).sum();
-    let square = |(norm, rows): (&f32, &u32)| f64::from(*norm).powi(2) * f64::from(*rows);
-    let squares: f64 = norms.iter().zip(rows).map(square).sum();
-    if all > 0.0 { (1.0 - squares / all).clamp(0.0, 1.0).sqrt() as f32 } else { 1.0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_left_over_is_weighed_by_rows() {
-        let near = |a: f32, b: f32| (a - b).abs() < 1e-6;
-        assert!(near(left_over(&[0.6], &[9]), 0.8));
-        // 30 rows at a square of 0.64 and 10 at 1.
-        assert!(near(left_over(&[0.6, 0.0, 0.9], &[30, 10, 0]), 0.73_f32.sqrt()));
-        // Rounding may put a mean of equal rows a little beyond length 1; and of no rows nothing is known.
-        assert_eq!((left_over(&[1.001], &[3]), left_over(&[0.5], &[0])), (0.0, 1.0));
     }
 }

@@ -18,6 +18,8 @@ use crate::words::options::Metric;
 const ENTRIES: usize = 64;
 /// Tables for three bytes of signs.
 const TABLES: usize = 4;
+/// More bytes of blocks than this are asked for from memory two blocks before they are scored.
+const NEAR_BYTES: usize = 32 << 10;
 /// Bytes of the tables of a window, which is twice three bytes.
 const WINDOW_TABLES: usize = 2 * TABLES * ENTRIES;
 
@@ -39,14 +41,18 @@ pub(super) fn tables(rounded: &[i16]) -> Lines {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
 pub(super) fn score_blocks(query: &SketchQuery, blocks: &[u8], scores: &mut [f32]) {
     let block_bytes = query.layout().block_bytes();
+    // Few blocks, as a cell has, come as fast without: they end before it pays.
+    let far = if blocks.len() > NEAR_BYTES { blocks } else { &[] };
+    let mut ahead = far.chunks(2 * block_bytes).skip(1);
     let mut blocks = blocks.chunks_exact(block_bytes);
     let mut scores = scores.chunks_mut(BLOCK_ROWS);
     while let (Some(first), Some(first_scores)) = (blocks.next(), scores.next()) {
+        let later = ahead.next().unwrap_or_default();
         match (blocks.next(), scores.next()) {
             (Some(second), Some(second_scores)) => {
-                score(query, [first, second], [first_scores, second_scores]);
+                score(query, [first, second], [first_scores, second_scores], later);
             }
-            _ => score(query, [first], [first_scores]),
+            _ => score(query, [first], [first_scores], later),
         }
     }
 }
@@ -59,7 +65,13 @@ type Rows = [__m512i; 4];
 /// Scores of blocks that share the loads of the tables.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
-fn score<const N: usize>(query: &SketchQuery, blocks: [&[u8]; N], scores: [&mut [f32]; N]) {
+fn score<const N: usize>(
+    query: &SketchQuery,
+    blocks: [&[u8]; N],
+    scores: [&mut [f32]; N],
+    later: &[u8],
+) {
+    let mut later = later.chunks(2 * size_of::<Window>());
     let all = blocks.map(|block| query.windows(block));
     let windows = query.layout().sign_bytes() / WINDOW_BYTES;
     let (tables, last_tables) = query.tables.as_chunks::<WINDOW_TABLES>().0.split_at(windows);
@@ -68,6 +80,9 @@ fn score<const N: usize>(query: &SketchQuery, blocks: [&[u8]; N], scores: [&mut 
     for (stretch, tables) in tables.chunks(WINDOWS_MAX).enumerate() {
         let mut words = [none; N];
         for (tables, at) in tables.iter().zip(stretch * WINDOWS_MAX..) {
+            if let Some(windows) = later.next() {
+                fetch(windows);
+            }
             let tables = load_tables(tables);
             for n in 0..N {
                 if let Some(window) = all[n].0.get(at) {
@@ -142,6 +157,17 @@ fn add_window(words: Words, window: &Window, tables: [[__m512i; TABLES]; 2]) -> 
         _mm512_add_epi16(words[0], _mm512_and_si512(bytes, low_byte)),
         _mm512_add_epi16(words[1], _mm512_srli_epi16::<8>(bytes)),
     ]
+}
+
+/// Asks for as many bytes as two windows have. The processor's own prefetching ends with each page of 4 KiB.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2")]
+#[allow(unused_unsafe)] // Prefetching is unsafe for the oldest compiler supported, safe for newer ones.
+fn fetch(windows: &[u8]) {
+    for line in windows.chunks(64) {
+        // SAFETY: a prefetch reads nothing the program can see and faults on no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
 }
 
 /// Sum of the four look-ups of three bytes of signs.

@@ -62,7 +62,9 @@ fn every_instruction_set_gives_the_scores_of_the_specification() {
             let layout = SketchLayout::new(dim, metric).unwrap();
             let mean: Vec<f32> = values(dim, 99).iter().map(|m| m * 0.02).collect();
             // One block, two blocks, and a half one after them.
-            let vectors: Vec<Vec<f32>> = (0..160).map(|i| values(dim, i)).collect();
+            // Some of the rows are zeros.
+            let vector = |i| if i % 13 == 5 { vec![0.0; dim] } else { values(dim, i) };
+            let vectors: Vec<Vec<f32>> = (0..160).map(vector).collect();
             let blocks = blocks_of(layout, &mean, &vectors);
             let query = values(dim, 1234);
             let all: Vec<Vec<u32>> = Simd::all()

@@ -161,6 +161,12 @@ impl<'a> Homes<'a> {
         Homes { references: &cells.tables.refs, bases, all_count }
     }
 
+    /// References that lead to sources, each with the first reference and the ground that it is, if it is still there.
+    #[cfg(test)]
+    pub fn new(references: &'a [u32], bases: &[(u32, Option<u32>)], all_count: bool) -> Homes<'a> {
+        Homes { references, bases: bases.into(), all_count }
+    }
+
     /// Whether all references lead to rows that count.
     pub fn all_count(&self) -> bool {
         self.all_count

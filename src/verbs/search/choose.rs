@@ -33,8 +33,6 @@ pub(super) struct Chosen {
     pub unsketched: Vec<(u32, Range<u32>)>,
     /// Whether more rows score the same as the last one than may be looked at.
     pub crowded: bool,
-    /// How long the vectors that sketches were made of are, on average: rows of length 1 less a mean.
-    pub sketched_len: f32,
 }
 
 /// The best rows by sketch. `pruned` says that cells beyond the margin need not be looked at.
@@ -117,10 +115,7 @@ pub(super) fn choose(
         }
     }
     let (rows, crowded) = gather.into_sorted();
-    // Of the means of groups this is not known.
-    let all_in_cells = grounds.len() == covered.iter().filter(|covered| **covered).count();
-    let sketched_len = cells.filter(|_| all_in_cells).map_or(1.0, |cells| cells.left_over());
-    Ok(Chosen { rows, unsketched, crowded, sketched_len })
+    Ok(Chosen { rows, unsketched, crowded })
 }
 
 /// The sketches of a group, if they are in RAM or there is room for them.

@@ -204,6 +204,45 @@ mod tests {
     }
 
     #[test]
+    fn references_lead_to_their_rows_and_rows_stand_behind_them() {
+        // Grounds of 3, 4 and 5 rows, of which the first and the last are in cells, with 2 rows that are gone between.
+        let references = [6, 0, 3, 9, 2, 5, 4, 1, 8, 7];
+        let bases = [(0, Some(0)), (3, None), (5, Some(2))];
+        let leads = |place: u32| match references[place as usize] {
+            gone @ 3..=4 => Err(gone),
+            reference @ 0..3 => Ok((0, reference)),
+            reference => Ok((2, reference - 5)),
+        };
+        for all_count in [false, true] {
+            let mut gather = Gather::new(6, 2, 10, [3, 4, 5].into_iter(), |row| row != (2, 4));
+            // Of those that all count none are gone.
+            let bases = if all_count { [(0, Some(0)), (3, Some(7)), (5, Some(2))] } else { bases };
+            gather.homes = Homes::new(&references, &bases, all_count);
+            // The last place of a run has the highest score; then two rows score like places 8 and 9.
+            for run in [0..4, 4..10] {
+                gather.add(&Run::References(run.clone()), |scores| {
+                    scores.iter_mut().zip(run).for_each(|(score, place)| *score = place as f32);
+                });
+            }
+            gather.add(&Run::Rows(1, 1..4), |scores| scores.copy_from_slice(&[8.0, 0.5, 9.0]));
+            assert_eq!(gather.last_hit(), Some(9.0));
+            let (best, crowded) = gather.into_sorted();
+            let place = |place: u32| (place as f32, leads(place).unwrap());
+            let mut wanted = vec![place(9), (9.0, (1, 3)), place(8), (8.0, (1, 1)), place(7)];
+            wanted.extend(match all_count {
+                true => vec![(6.0, (7, 1))],
+                false => vec![place(5)],
+            });
+            assert_eq!((best, crowded), (wanted, false), "{all_count}");
+        }
+        // Place 3 leads to a row that does not count.
+        let mut gather = Gather::new(6, 2, 10, [3, 4, 5].into_iter(), |row| row != (2, 4));
+        gather.homes = Homes::new(&references, &bases, false);
+        gather.add(&Run::References(2..4), |scores| scores.fill(1.0));
+        assert!(gather.into_sorted().0.is_empty(), "one is gone, one kept out");
+    }
+
+    #[test]
     fn the_last_of_the_hits_is_known_early() {
         let (_, nth) = gathered(40_000, 100, 15, score, |_| true);
         assert!(nth.is_some());

@@ -68,7 +68,7 @@ impl Default for Exactness {
 impl Exactness {
     /// How many candidates sketches choose for k hits. Measured on 64,287 passages of 384
     /// dimensions, k = 10: docs/decisions/0013-rows-last.md.
-    fn candidates(self, k: usize, dim: usize, rows: u64) -> Option<usize> {
+    fn candidates(self, k: usize, dim: usize, rows: u64, in_cells: bool) -> Option<usize> {
         let candidates = match self {
             Exactness::Exact => return None,
             Exactness::Codes => 30,
@@ -80,9 +80,11 @@ impl Exactness {
         let wide = k.saturating_mul(candidates).max(candidates * 5) as f64;
         // A sketch of d bits errs by 1 / sqrt(d): fewer dimensions than those measured take more.
         let coarse = (MEASURED_DIM / dim.max(1) as f64).sqrt().max(1.0);
-        // And the k best of more rows lie closer together. At a million the cube root found 0.9603 and 0.9953 where
-        // 0.95 and 0.99 were asked for, the square root 0.9701 and 0.9981, the fourth root 0.9519 and 0.993.
-        let dense = (rows as f64 / MEASURED_ROWS).cbrt().max(1.0);
+        // And the k best of more rows lie closer together; less so for sketches that say what centroids leave
+        // over. At a million in cells the cube root found 0.9603 and 0.9953 where 0.95 and 0.99 were asked for, the
+        // square root 0.9701 and 0.9981, the fourth root 0.9519 and 0.993.
+        let more = (rows as f64 / MEASURED_ROWS).max(1.0);
+        let dense = if in_cells { more.cbrt() } else { more.sqrt() };
         Some((wide * coarse * dense) as usize)
     }
 }
@@ -300,7 +302,8 @@ fn finish<T>(
     let mut answers = search.answers();
     let rows = scope.view.cold.live_rows(scope.def.id);
     let few = rows <= EXACT_ROWS_MAX;
-    match query.exactness.candidates(query.k, search.dim(), rows) {
+    let in_cells = scope.view.levels.cells.contains_key(&scope.def.id);
+    match query.exactness.candidates(query.k, search.dim(), rows, in_cells) {
         Some(candidates) if !few || search.by_codes() => {
             staged::run(&search, candidates, &mut answers)?
         }

@@ -26,7 +26,7 @@ use crate::words::id::EntryId;
 use crate::words::options::Metric;
 
 use super::Search;
-use super::choose::{Chosen, key};
+use super::choose::key;
 use super::gather::Candidate;
 use super::ground::Ground;
 use super::hits::whole;
@@ -41,7 +41,7 @@ const TOGETHER: usize = 4;
 /// What places take besides four bytes and a bit a row: numbers of a few hundred blocks, and the heads of sets.
 const PLACES_MORE_BYTES: u64 = 4096;
 /// Standard deviations that a sketch is trusted to.
-const SKETCH_TRUST: f32 = 2.25;
+const SKETCH_TRUST: f32 = 2.1;
 
 /// What is found out about a candidate.
 pub(super) struct Ranked<'a> {
@@ -69,15 +69,13 @@ pub(super) struct Ranking<'a> {
     pub bounds: Vec<(f32, u32)>,
 }
 
-/// How far a cosine may lie above what its sketch says. The estimate `f * (s . q)` of `r . q` errs by what of the
-/// query lies along the difference of signs and values, at random directions with a standard deviation of
-/// `|r| sqrt(pi / 2 - 1) / sqrt(dim)` at most; `sketched_len` is what `|r|` is on average. Other metrics scale it by
-/// norms: there every candidate is ranked.
-fn sketch_slack(search: &Search<'_>, sketched_len: f32) -> f32 {
+/// How far a cosine may lie above what its sketch says. The estimate `f * (s . q)` errs by what of the query
+/// lies along the difference of signs and values, at random directions with a standard deviation of
+/// `sqrt(pi / 2 - 1) / sqrt(dim)` at most. Other metrics scale it by norms: there every candidate is ranked.
+fn sketch_slack(search: &Search<'_>) -> f32 {
     match search.scope.def.spec.metric {
         Metric::Cosine => {
-            let error = (std::f32::consts::FRAC_PI_2 - 1.0).sqrt() / (search.dim() as f32).sqrt();
-            SKETCH_TRUST * error * sketched_len
+            SKETCH_TRUST * (std::f32::consts::FRAC_PI_2 - 1.0).sqrt() / (search.dim() as f32).sqrt()
         }
         Metric::Dot | Metric::L2 => f32::INFINITY,
     }
@@ -288,7 +286,7 @@ impl<'a> Lookup<'a, '_> {
 pub(super) fn rank<'a>(
     search: &Search<'a>,
     grounds: &[Ground<'a>],
-    chosen: &Chosen,
+    chosen: &[(f32, Candidate)],
     wanted: usize,
 ) -> Result<Ranking<'a>> {
     let (scope, metric) = (search.scope, search.scope.def.spec.metric);
@@ -301,7 +299,7 @@ pub(super) fn rank<'a>(
         pieces: vec![Vec::new(); grounds.len()],
         has_read: false,
     };
-    let slack_of_sketches = sketch_slack(search, chosen.sketched_len);
+    let slack_of_sketches = sketch_slack(search);
     let mut best = TopK::new(wanted);
     let (mut ranked, mut bounds) = (Vec::new(), Vec::new());
     let four = || {
@@ -310,7 +308,7 @@ pub(super) fn rank<'a>(
     };
     let (mut by_four, mut code) = (None, Vec::new());
     let may_enter = |sketch: f32, best: &TopK<()>| sketch + slack_of_sketches >= best.threshold();
-    let (mut coming, mut asked) = (chosen.rows.iter().enumerate(), VecDeque::with_capacity(AHEAD));
+    let (mut coming, mut asked) = (chosen.iter().enumerate(), VecDeque::with_capacity(AHEAD));
     let mut some: Vec<(f32, Asked<'_>)> = Vec::with_capacity(TOGETHER);
     loop {
         // While some are scored, the bytes of the next ones arrive.
@@ -318,7 +316,7 @@ pub(super) fn rank<'a>(
             && let Some((nth, (sketch, candidate))) = coming.next()
             && may_enter(*sketch, &best)
         {
-            if let Some((_, later)) = chosen.rows.get(nth + PLACES_AHEAD) {
+            if let Some((_, later)) = chosen.get(nth + PLACES_AHEAD) {
                 lookup.look_ahead(*later);
             }
             asked.push_back((*sketch, lookup.ask(*candidate)?));

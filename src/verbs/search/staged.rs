@@ -76,7 +76,7 @@ pub(super) fn run(search: &Search<'_>, candidates: usize, answers: &mut Answers)
         let all = chosen.rows.len();
         let mut wanted = search.wanted();
         let settled = loop {
-            let ranked = rank(search, &grounds, &chosen, wanted)?;
+            let ranked = rank(search, &grounds, &chosen.rows, wanted)?;
             let some = ranked.ranked.len() < all;
             let settled = settle(search, &grounds, ranked)?;
             // Those left out are none of the best `wanted`: enough, if no more than the spare were lost.
@@ -114,7 +114,7 @@ fn all_left(grounds: &[Ground<'_>]) -> Chosen {
         // No sketch was asked: any of them may be the best.
         ground.rows_left().map(move |row| (f32::INFINITY, (number, row)))
     });
-    Chosen { rows: rows.collect(), unsketched: Vec::new(), crowded: false, sketched_len: 1.0 }
+    Chosen { rows: rows.collect(), unsketched: Vec::new(), crowded: false }
 }
 
 /// Of fewer that were settled, how many are lost says nothing about the others.
