@@ -92,7 +92,7 @@ impl Engine {
         let (budget, caches) = (self.budget_bytes(), &self.caches);
         let others = self.counted_bytes().saturating_sub(caches.bytes());
         let room = ((budget as f64 * TRIGGER_SHARE) as u64).saturating_sub(others);
-        let claimed = caches.claimed_bytes(&self.view.load(), budget) + self.catalog_room_bytes();
+        let claimed = caches.claimed_bytes(&self.view.load(), budget);
         let shares = caches.shares(budget, room, claimed);
         caches.codes.shrink(shares.code_bytes_max);
         Stores { caches, shares }

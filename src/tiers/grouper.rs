@@ -45,7 +45,8 @@ const SAMPLE_ROWS: usize = 32;
 const ROUNDS: usize = 6;
 /// Rows of the sample that are asked for their neighbours.
 const ASKED_ROWS: usize = 256;
-/// Rows that all of them look at together: 0.1 s of one core with AVX-512, 0.4 s without. Of more than 65,536 rows each sees a part.
+/// Rows that all of them look at together: 0.1 s of one core with AVX-512, 0.4 s without. Of more than 65,536 rows
+/// each sees a part.
 const LOOKS_MAX: u64 = 1 << 24;
 /// Rows that are read at once.
 const ROWS_AT_ONCE: u32 = 512;
