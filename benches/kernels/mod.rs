@@ -10,9 +10,11 @@
 //!
 //! Never: reads a file or a clock, or makes the same rows twice in two ways.
 
+use std::cell::RefCell;
 use std::error::Error;
 
 use pmll::Metric;
+use pmll::kernels::quant::brief::{BriefLayout, BriefMaker, BriefQuery};
 use pmll::kernels::quant::{self, Bits, CodeQuery, RowLayout};
 use pmll::kernels::score::{self, Columns, Frame, Inputs};
 use pmll::kernels::sketch::{self, SketchLayout, SketchQuery};
@@ -57,6 +59,8 @@ pub struct Data {
     eights: Vec<u8>,
     int4: RowLayout,
     fours: Vec<u8>,
+    brief: BriefLayout,
+    briefs: Vec<u8>,
     signs: SketchLayout,
     blocks: Vec<u8>,
     active_us: Vec<i64>,
@@ -82,6 +86,7 @@ impl Data {
 
         let int8 = RowLayout::new(DIM, 0, Bits::Eight).ok_or("no such layout")?;
         let int4 = int8.with_bits(Bits::Four);
+        let brief = BriefLayout::of(int8);
         let signs = SketchLayout::new(DIM, Metric::Cosine).ok_or("no such layout")?;
         let mut eights = vec![0; rows * int8.row_bytes()];
         let mut fours = vec![0; rows * int4.row_bytes()];
@@ -89,6 +94,11 @@ impl Data {
             quant::encode(int8, vector, &mut eights[n * int8.row_bytes()..][..int8.row_bytes()]);
             quant::encode(int4, vector, &mut fours[n * int4.row_bytes()..][..int4.row_bytes()]);
         }
+        let (mean, mut briefs) = (vec![0.0; DIM], vec![0; rows * brief.row_bytes()]);
+        let mut maker = BriefMaker::new(brief, &mean);
+        let all =
+            eights.chunks_exact(int8.row_bytes()).zip(briefs.chunks_exact_mut(brief.row_bytes()));
+        all.for_each(|(row, brief)| maker.make(row, brief));
         let mut upto = |most: f32| -> Vec<f32> {
             (0..rows).map(|_| (noise.next() + 1.0) / 2.0 * most).collect()
         };
@@ -96,13 +106,15 @@ impl Data {
         let (heat, semantic) = (upto(300.0), upto(1.0));
         let mut data = Data {
             query,
-            mean: vec![0.0; DIM],
+            mean,
             vectors,
             cosines,
             int8,
             eights,
             int4,
             fours,
+            brief,
+            briefs,
             signs,
             blocks: Vec::new(),
             active_us,
@@ -182,6 +194,17 @@ pub fn all(data: &Data) -> Outcome<Vec<Kernel<'_>>> {
             })
         })?);
     }
+    kernels.extend(scans(data, "brief", data.brief.row_bytes(), 0.02, |simd| {
+        let query = CodeQuery::with_simd(data.int8, Metric::Cosine, &data.query, simd);
+        let query = BriefQuery::of(&query);
+        Box::new(move |scores| {
+            for (score, row) in
+                scores.iter_mut().zip(data.briefs.chunks_exact(data.brief.row_bytes()))
+            {
+                *score = query.score(row, 0.0).0;
+            }
+        })
+    })?);
     kernels.extend(scans(data, "sketch", data.signs.row_bytes(), 0.05, |simd| {
         let query = SketchQuery::with_simd(data.signs, &data.mean, &data.query, simd);
         Box::new(move |scores| {
@@ -200,6 +223,16 @@ pub fn all(data: &Data) -> Outcome<Vec<Kernel<'_>>> {
     kernels.push(coding("int8 to int4", eight, &data.fours, int4.row_bytes(), move |n, row| {
         quant::narrow(int8, &data.eights[n * eight..][..eight], row);
     })?);
+    let maker = RefCell::new(BriefMaker::new(data.brief, &data.mean));
+    kernels.push(coding(
+        "int8 to brief",
+        eight,
+        &data.briefs,
+        data.brief.row_bytes(),
+        move |n, row| {
+            maker.borrow_mut().make(&data.eights[n * eight..][..eight], row);
+        },
+    )?);
     kernels.push(sketching(data));
     kernels.push(importance(data)?);
     Ok(kernels)

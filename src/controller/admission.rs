@@ -115,7 +115,7 @@ impl Engine {
     /// request, the next one has to wait. What others wrote meanwhile it could not move yet.
     pub fn note_run(&self, took: Duration) {
         let unarchived = self.view.load().hot_bytes() + self.queue.lock().bytes;
-        let others = unarchived + self.caches.codes.bytes();
+        let others = unarchived + self.caches.pieces.bytes();
         let settled = self.counted_bytes().saturating_sub(others);
         let share = self.log_bytes_max() / 2;
         let is_stuck = (settled + share) as f64 > self.budget_bytes() as f64 * CAP_SHARE;

@@ -70,7 +70,7 @@ impl Engine {
 
     /// What is counted without what is spare.
     pub fn needed_bytes(&self) -> u64 {
-        self.counted_bytes().saturating_sub(self.caches.codes.bytes())
+        self.counted_bytes().saturating_sub(self.caches.pieces.bytes())
     }
 
     /// What a run of the compressor aims at.
@@ -94,7 +94,7 @@ impl Engine {
         let room = ((budget as f64 * TRIGGER_SHARE) as u64).saturating_sub(others);
         let claimed = caches.claimed_bytes(&self.view.load(), budget);
         let shares = caches.shares(budget, room, claimed);
-        caches.codes.shrink(shares.code_bytes_max);
+        caches.pieces.shrink(shares.piece_bytes_max);
         Stores { caches, shares }
     }
 }

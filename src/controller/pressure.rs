@@ -197,7 +197,7 @@ impl Engine {
         let come = plan.bytes_after.saturating_sub(plan.bytes_before);
         let after_bytes = (report.counted_bytes_before + come).saturating_sub(gone);
         // A run lets go of what is spare.
-        let spare_bytes = self.caches.codes.bytes();
+        let spare_bytes = self.caches.pieces.bytes();
         let spared_bytes = after_bytes.saturating_sub(report.target_bytes).min(spare_bytes);
         report.counted_bytes_after = after_bytes - spared_bytes;
         report.after = levels(&run, &after, None);

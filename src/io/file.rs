@@ -22,6 +22,13 @@ use rustix::io::Errno;
 
 use super::{Bytes, Disk, File, OpenMode, name};
 
+/// Reading leaves no time of access behind, which would be a write for each day that a file is read on, and costs a
+/// thirtieth of each read.
+#[cfg(target_os = "linux")]
+const UNNOTED: OFlags = OFlags::NOATIME;
+#[cfg(not(target_os = "linux"))]
+const UNNOTED: OFlags = OFlags::empty();
+
 /// A directory of the operating system.
 ///
 /// ```
@@ -82,9 +89,19 @@ impl Disk for FileDisk {
                 OpenMode::ReadWrite => OFlags::RDWR,
                 OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
             };
-        let owned = self.with_folder(folder, |at| {
-            retry(|| rustix::fs::openat(at, leaf, flags, Mode::RUSR | Mode::WUSR))
-        })?;
+        let open = |flags| {
+            self.with_folder(folder, |at| {
+                retry(|| rustix::fs::openat(at, leaf, flags, Mode::RUSR | Mode::WUSR))
+            })
+        };
+        let owned = match mode {
+            // Only the owner of a file may read it without a trace.
+            OpenMode::Read => match open(flags | UNNOTED) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => open(flags),
+                other => other,
+            },
+            OpenMode::ReadWrite | OpenMode::CreateNew => open(flags),
+        }?;
         let stat = rustix::fs::fstat(&owned)?;
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(io::Error::new(

@@ -26,6 +26,7 @@ mod lock;
 pub mod map;
 pub mod memory;
 mod name;
+pub mod pages;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 #[cfg(test)]

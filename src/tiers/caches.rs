@@ -4,25 +4,24 @@
 //! thirty-second each. Shares are given out of what is free at the moment, so that no cache ever starts a
 //! run of the compressor; and a run leaves room for what sketches and places will come to take.
 //!
-//! What is free besides is for codes of the archive, in pieces as searches ask for them: a
-//! candidate without codes in the arena costs a read else. They are spare: before anything has to make
-//! room, they go.
+//! What is free besides is for codes of the archive, in pieces as searches ask for them, of 8 bits where there is room
+//! for all rows, else brief ones: a candidate without codes in the arena costs a read else. They are spare: before
+//! anything has to make room, they go.
 //!
 //! Never: fills a cache.
 
 use crate::bytes::codec::cells::Source;
+use crate::organs::arena::Bodies;
 use crate::organs::arena::cells::Cells;
-use crate::pure::Lines;
 use crate::tiers::View;
 use crate::tiers::cache::{Cache, GroupKey, Masks, Sketches};
+use crate::tiers::pieces::Pieces;
 use crate::tiers::places::{PLACE_BYTES, Places};
 
 /// The sketches of whole files of cells, by number.
-pub type CellBodies = Cache<u64, Lines>;
+pub type CellBodies = Cache<u64, Bodies>;
 /// Where the codes of a group's rows stand, by group.
 pub type CodePlaces = Cache<GroupKey, Places>;
-/// Codes of the archive, by group and number of the piece.
-pub type CodePieces = Cache<(GroupKey, u32), Vec<u8>>;
 
 /// All caches of a store.
 #[derive(Debug, Default)]
@@ -35,14 +34,14 @@ pub struct Caches {
     pub cells: CellBodies,
     /// Places of codes.
     pub places: CodePlaces,
-    /// Codes of the archive.
-    pub codes: CodePieces,
+    /// Codes of rows of the archive, and whose they are.
+    pub pieces: Pieces,
 }
 
 impl Caches {
     /// Bytes of all that is kept.
     pub fn bytes(&self) -> u64 {
-        self.needed_bytes() + self.codes.bytes()
+        self.needed_bytes() + self.pieces.bytes()
     }
 
     /// The same without what is spare.
@@ -53,13 +52,13 @@ impl Caches {
     /// Lets so many bytes go of what is spare, as far as there are so many.
     pub fn spare(&self, bytes: u64) {
         if bytes > 0 {
-            self.codes.shrink(self.codes.bytes().saturating_sub(bytes));
+            self.pieces.shrink(self.pieces.bytes().saturating_sub(bytes));
         }
     }
 
     /// Lets go of what a budget has no share for.
     pub fn shrink(&self, budget_bytes: u64) {
-        self.codes.shrink(0);
+        self.pieces.shrink(0);
         self.masks.shrink(budget_bytes / MASK_PART);
         let sketch_bytes_max = budget_bytes / SKETCH_PART * 2;
         self.cells.shrink(sketch_bytes_max);
@@ -79,8 +78,14 @@ impl Caches {
         let cell_bytes_max = sketch_bytes_max.saturating_sub(self.sketches.bytes());
         let sketch_bytes_max = sketch_bytes_max.saturating_sub(self.cells.bytes());
         let others = self.needed_bytes() + claimed_bytes + budget_bytes / FREE_PART;
-        let code_bytes_max = room_bytes.saturating_sub(others);
-        Shares { mask_bytes_max, sketch_bytes_max, cell_bytes_max, place_bytes_max, code_bytes_max }
+        let piece_bytes_max = room_bytes.saturating_sub(others);
+        Shares {
+            mask_bytes_max,
+            sketch_bytes_max,
+            cell_bytes_max,
+            place_bytes_max,
+            piece_bytes_max,
+        }
     }
 
     /// What sketches and places of codes may still come to take: every search goes by them.
@@ -107,7 +112,7 @@ impl Caches {
         self.sketches.retain(|key| lives(key.segment));
         self.masks.retain(|(key, _)| lives(key.segment));
         self.places.retain(|key| lives(key.segment));
-        self.codes.retain(|(key, _)| lives(key.segment));
+        self.pieces.retain(|key| lives(key.segment));
     }
 }
 
@@ -131,6 +136,6 @@ pub struct Shares {
     pub cell_bytes_max: u64,
     /// Places of codes.
     pub place_bytes_max: u64,
-    /// Codes of the archive.
-    pub code_bytes_max: u64,
+    /// Codes of rows of the archive, in pieces.
+    pub piece_bytes_max: u64,
 }

@@ -30,9 +30,11 @@ pub mod levels;
 
 pub mod mover;
 pub mod packer;
+pub mod pieces;
 pub mod places;
 pub mod probe;
 
+pub use cache::GroupKey;
 use cold::{Cold, ColdRow};
 use hot::{Hot, MemTable, Slot};
 use levels::Levels;

@@ -173,35 +173,6 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bytes::codec::row::Span;
-    use crate::words::id::{Lsn, Timestamp};
-
-    fn row(number: u32, id: u64) -> Row {
-        let at = Timestamp(0);
-        Row {
-            number,
-            id: EntryId(id),
-            version: Lsn(id),
-            at,
-            fingerprint: 0,
-            created: at,
-            updated: at,
-            expires: (number == 2).then_some(at),
-            sequence: None,
-            salience: None,
-            norm: 1.0,
-            vector_index: Some(number),
-            vector_crc: 0,
-            body: Span { frame: 0, offset: 0, len: 0 },
-            body_crc: 0,
-            payload: None,
-            payload_crc: 0,
-            pinned: false,
-            has_session: false,
-            half: false,
-            pieces: false,
-        }
-    }
 
     #[test]
     fn rows_without_codes_are_known_by_their_ids_as_far_as_those_fit() {
@@ -213,7 +184,8 @@ mod tests {
         // Row 1 is damaged.
         let rows = |from: u32, end: u32, out: &mut Vec<Row>| {
             let numbers = (from..end).filter(|number| *number != 1);
-            *out = numbers.map(|number| row(number, ids[number as usize])).collect();
+            *out = numbers.map(|number| Row::example(number, ids[number as usize])).collect();
+            out.iter_mut().filter(|row| row.number == 2).for_each(|row| row.expires = Some(row.at));
             Ok(())
         };
         let places = Places::find(&levels, &shelf, CollectionId(1), 6, rows).unwrap();

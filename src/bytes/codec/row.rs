@@ -95,6 +95,35 @@ pub struct Row {
 }
 
 impl Row {
+    /// A row with a vector that never expires, for tests.
+    #[cfg(test)]
+    pub fn example(number: u32, id: u64) -> Row {
+        let at = Timestamp(0);
+        Row {
+            number,
+            id: EntryId(id),
+            version: Lsn(id),
+            at,
+            fingerprint: 0,
+            created: at,
+            updated: at,
+            expires: None,
+            sequence: None,
+            salience: None,
+            norm: 1.0,
+            vector_index: Some(number),
+            vector_crc: 0,
+            body: Span { frame: 0, offset: 0, len: 0 },
+            body_crc: 0,
+            payload: None,
+            payload_crc: 0,
+            pinned: false,
+            has_session: false,
+            half: false,
+            pieces: false,
+        }
+    }
+
     /// Length of the payload in bytes.
     #[must_use]
     pub fn payload_len(&self) -> u32 {

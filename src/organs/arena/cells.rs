@@ -19,10 +19,10 @@ use crate::bytes::codec::cells::{
 };
 use crate::bytes::codec::codes;
 use crate::io::{Disk, File, OpenMode};
-use crate::pure::{Lines, quant};
+use crate::pure::quant;
 use crate::words::error::{Error, ErrorKind, Result};
 
-use super::{FOLDER, TEMPORARY, list_of, remove_file, remove_if_there, seal};
+use super::{Bodies, FOLDER, TEMPORARY, list_of, remove_file, remove_if_there, seal};
 
 pub(super) const SUFFIX: &str = ".cel";
 
@@ -272,8 +272,8 @@ impl Cells {
 
     /// The blocks of all cells, checked, in [`bodies_bytes`](Self::bodies_bytes): one behind the other, so that
     /// each begins with a line of the cache.
-    pub fn all_blocks(&self) -> Result<Lines> {
-        let mut bodies = Lines::zeros(usize::try_from(self.bodies_bytes()).unwrap_or(0));
+    pub fn all_blocks(&self) -> Result<Bodies> {
+        let mut bodies = Bodies::zeros(usize::try_from(self.bodies_bytes()).unwrap_or(0));
         self.fill(&mut bodies, 0)?;
         for (cell, (bounds, to)) in self.offsets.windows(2).zip(&self.blocks_at).enumerate() {
             if let [from, end] = bounds

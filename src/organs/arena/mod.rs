@@ -23,6 +23,9 @@ use crate::words::id::{CollectionId, EntryId, Lsn};
 use crate::words::options::ArenaAccess;
 use crate::words::safeguard::Safeguard;
 
+pub use bodies::Bodies;
+
+mod bodies;
 pub mod cells;
 #[cfg(test)]
 mod tests;

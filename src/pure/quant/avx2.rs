@@ -8,6 +8,7 @@
 
 use std::arch::x86_64::*;
 
+use super::brief::{HIGH_BITS, LOW_BITS};
 use super::{Bits, CodeQuery, scalar};
 
 /// Codes a register holds once widened.
@@ -100,4 +101,58 @@ fn load_codes(codes: &[u8; STEP]) -> __m128i {
 fn load_query(query: &[i16; STEP]) -> __m256i {
     // SAFETY: the reference covers the 32 bytes read; the load needs no alignment.
     unsafe { _mm256_loadu_si256(query.as_ptr().cast()) }
+}
+
+/// Bytes of a register.
+const BYTES: usize = 32;
+
+/// Sum of the products of the levels of a brief row and as many values of the query.
+#[target_feature(enable = "avx2")]
+pub(super) fn brief(low: &[u8], high: &[u8], query: &[i8]) -> i32 {
+    let high = fields::<HIGH_BITS>(high, query);
+    let sums = _mm256_add_epi32(
+        fields::<LOW_BITS>(low, query),
+        _mm256_slli_epi32::<{ LOW_BITS as i32 }>(high),
+    );
+    gather(sums) as i32
+}
+
+/// The same in eight parts for the fields of so many bits that bytes hold: the n-th ones stand for as many values
+/// after those of all before them. Two products of at most 3 * 127 have room in 16 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn fields<const BITS: u32>(bytes: &[u8], query: &[i8]) -> __m256i {
+    let (mut sums, len) = (_mm256_setzero_si256(), bytes.len());
+    for (nth, part) in bytes.chunks(BYTES).enumerate() {
+        let mut some = [0; BYTES];
+        some[..part.len()].copy_from_slice(part);
+        let (field, ones) = (_mm256_set1_epi8((1 << BITS) - 1), _mm256_set1_epi16(1));
+        let mut some = load_bytes(&some);
+        for shifted in 0..8 / BITS as usize {
+            let values = load_values(query, shifted * len + nth * BYTES);
+            let pairs = _mm256_maddubs_epi16(_mm256_and_si256(some, field), values);
+            sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
+            some = match BITS {
+                LOW_BITS => _mm256_srli_epi16::<{ LOW_BITS as i32 }>(some),
+                _ => _mm256_srli_epi16::<{ HIGH_BITS as i32 }>(some),
+            };
+        }
+    }
+    sums
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_bytes(bytes: &[u8; BYTES]) -> __m256i {
+    // SAFETY: the reference covers the 32 bytes read; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+/// 32 values of a query from one on. What a row has no values for, it has zeros for.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_values(query: &[i8], from: usize) -> __m256i {
+    let values = &query[from..from + BYTES];
+    // SAFETY: the slice covers the 32 bytes read; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
 }

@@ -8,6 +8,7 @@
 
 use std::arch::x86_64::*;
 
+use super::brief::{HIGH_BITS, LOW_BITS};
 use super::panel::{FEW, Panel, RowOf, TOGETHER};
 use super::query::{HALF, Halves, fetch};
 use super::{Bits, CodeQuery};
@@ -278,4 +279,47 @@ fn load_some_codes(codes: &[u8]) -> __m512i {
 fn load_query(query: &[i8; HALF]) -> __m512i {
     // SAFETY: the reference covers the 64 bytes read; the load needs no alignment.
     unsafe { _mm512_loadu_si512(query.as_ptr().cast()) }
+}
+
+/// Sum of the products of the levels of a brief row and as many values of the query.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+pub(super) fn brief(low: &[u8], high: &[u8], query: &[i8]) -> i32 {
+    let high = fields::<HIGH_BITS>(high, query);
+    let sums =
+        _mm512_add_epi32(fields::<LOW_BITS>(low, query), _mm512_slli_epi32::<LOW_BITS>(high));
+    _mm512_reduce_add_epi32(sums)
+}
+
+/// The same in sixteen parts for the fields of so many bits that bytes hold: the n-th ones stand for as many values
+/// after those of all before them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+fn fields<const BITS: u32>(bytes: &[u8], query: &[i8]) -> __m512i {
+    let (mut sums, len) = ([_mm512_setzero_si512(); 2], bytes.len());
+    let (whole, tail) = bytes.as_chunks::<HALF>();
+    let mut add = |mut some: __m512i, at: usize| {
+        let field = _mm512_set1_epi8((1 << BITS) - 1);
+        for nth in 0..8 / BITS as usize {
+            let [first, second] = sums;
+            let values = load_values(query, nth * len + at);
+            sums = [second, _mm512_dpbusd_epi32(first, _mm512_and_si512(some, field), values)];
+            some = _mm512_srli_epi16::<BITS>(some);
+        }
+    };
+    for (nth, bytes) in whole.iter().enumerate() {
+        add(load_codes(bytes), nth * HALF);
+    }
+    if !tail.is_empty() {
+        add(load_some_codes(tail), whole.len() * HALF);
+    }
+    _mm512_add_epi32(sums[0], sums[1])
+}
+
+/// 64 values of a query from one on. What a row has no values for, it has zeros for.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
+fn load_values(query: &[i8], from: usize) -> __m512i {
+    let values = &query[from..from + HALF];
+    // SAFETY: the slice covers the 64 bytes read; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }

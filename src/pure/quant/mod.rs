@@ -37,6 +37,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod brief;
 pub mod cluster;
 #[cfg(target_arch = "aarch64")]
 mod neon;

@@ -17,6 +17,7 @@
 
 use std::arch::aarch64::*;
 
+use super::brief::{HIGH_BITS, LOW_BITS};
 use super::query::QUERY_MAX;
 use super::{Bits, CodeQuery, scalar};
 
@@ -125,4 +126,46 @@ fn load_codes(codes: &[u8; STEP]) -> uint8x16_t {
 fn load_query(query: &[i16; STEP]) -> [int16x8_t; 2] {
     // SAFETY: the reference covers the 16 values read; an alignment of theirs is enough.
     unsafe { [vld1q_s16(query.as_ptr()), vld1q_s16(query.as_ptr().add(STEP / 2))] }
+}
+
+/// Sum of the products of the levels of a brief row and as many values of the query.
+#[target_feature(enable = "neon")]
+pub(super) fn brief(low: &[u8], high: &[u8], query: &[i8]) -> i32 {
+    let high = fields::<HIGH_BITS>(high, query);
+    vaddvq_s32(vaddq_s32(fields::<LOW_BITS>(low, query), vshlq_n_s32::<{ LOW_BITS as i32 }>(high)))
+}
+
+/// The same in four parts for the fields of so many bits that bytes hold: the n-th ones stand for as many values after
+/// those of all before them. Two products of at most 3 * 127 have room in 16 bits.
+#[inline]
+#[target_feature(enable = "neon")]
+fn fields<const BITS: u32>(bytes: &[u8], query: &[i8]) -> int32x4_t {
+    let (mut sums, len) = (vdupq_n_s32(0), bytes.len());
+    for (nth, part) in bytes.chunks(STEP).enumerate() {
+        let mut some = [0; STEP];
+        some[..part.len()].copy_from_slice(part);
+        let (field, shift) = (vdupq_n_u8((1 << BITS) - 1), vdupq_n_s8(-(BITS as i8)));
+        let mut some = load_codes(&some);
+        for shifted in 0..8 / BITS as usize {
+            let values = load_values(query, shifted * len + nth * STEP);
+            let levels = vreinterpretq_s8_u8(vandq_u8(some, field));
+            let pairs = vmlal_s8(
+                vmull_s8(vget_low_s8(levels), vget_low_s8(values)),
+                vget_high_s8(levels),
+                vget_high_s8(values),
+            );
+            sums = vpadalq_s16(sums, pairs);
+            some = vshlq_u8(some, shift);
+        }
+    }
+    sums
+}
+
+/// 16 values of a query from one on. What a row has no values for, it has zeros for.
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_values(query: &[i8], from: usize) -> int8x16_t {
+    let values = &query[from..from + STEP];
+    // SAFETY: the slice covers the 16 bytes read; bytes need no alignment.
+    unsafe { vld1q_s8(values.as_ptr()) }
 }

@@ -9,6 +9,7 @@
 //! allocates nothing. Slices whose length is not the layout's are a mistake of the caller and panic.
 
 use super::{Bits, CONSTANTS_BYTES, NORM_BYTES, RowLayout};
+use crate::words::limits::DIM_MAX;
 
 /// A step has these bits zero: 24 bits of an f32 less the five that a factor of 17 adds.
 const STEP_LOW_BITS: u32 = 31;
@@ -67,8 +68,12 @@ pub fn narrow(layout: RowLayout, row: &[u8], narrowed: &mut [u8]) {
         let step = 17.0 * step;
         put_constants(new_header, min, step);
         let narrow = |code: u8| ((u16::from(code) + 8) / 17) as u8;
-        for (byte, pair) in new_codes.iter_mut().zip(codes.chunks(2)) {
-            *byte = narrow(pair[0]) | pair.get(1).map_or(0, |code| narrow(*code)) << 4;
+        let (pairs, last) = codes.as_chunks::<2>();
+        for (byte, [low, high]) in new_codes.iter_mut().zip(pairs) {
+            *byte = narrow(*low) | narrow(*high) << 4;
+        }
+        if let ([last], Some(byte)) = (last, new_codes.last_mut()) {
+            *byte = narrow(*last);
         }
         square.add(Bits::Four, min, step, codes.len(), new_codes);
     }
@@ -171,6 +176,8 @@ impl Coder {
     }
 }
 
+const _: () = assert!(DIM_MAX * 255 * 255 <= u32::MAX as usize);
+
 /// Sum of squares of the decoded values, from integer sums of codes and their squares. In f64 the
 /// cancellation is harmless: the minimum itself is one of the values, so the sum is at least min^2.
 #[derive(Default)]
@@ -178,10 +185,11 @@ struct Square(f64);
 
 impl Square {
     fn add(&mut self, bits: Bits, min: f32, step: f32, values: usize, codes: &[u8]) {
-        let (mut sum, mut squares) = (0_u64, 0_u64);
+        // 65,536 values of 255: their squares have room in 32 bits, and twice as many lanes.
+        let (mut sum, mut squares) = (0_u32, 0_u32);
         let mut count = |code: u8| {
-            sum += u64::from(code);
-            squares += u64::from(code) * u64::from(code);
+            sum += u32::from(code);
+            squares += u32::from(code) * u32::from(code);
         };
         match bits {
             Bits::Eight => codes.iter().for_each(|code| count(*code)),
@@ -192,8 +200,8 @@ impl Square {
         }
         let (min, step) = (f64::from(min), f64::from(step));
         self.0 += values as f64 * min * min
-            + 2.0 * min * step * sum as f64
-            + step * step * squares as f64;
+            + 2.0 * min * step * f64::from(sum)
+            + step * step * f64::from(squares);
     }
 
     fn norm(&self) -> f32 {

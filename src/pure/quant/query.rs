@@ -189,19 +189,7 @@ impl CodeQuery {
         let step = f64::from(steps.fold(0.0, f32::max));
         // The error of the dot product: each value is off by step / sqrt(12) on average.
         let dot = 3.0 * step / 12.0_f64.sqrt() * self.norm;
-        let norms = self.norm * f64::from(pack::norm(row));
-        let slack = match self.metric {
-            Metric::Dot => dot,
-            Metric::Cosine => {
-                if norms > 0.0 {
-                    dot / norms
-                } else {
-                    2.0
-                }
-            }
-            Metric::L2 => 2.0 * dot,
-        };
-        if slack.is_finite() { slack as f32 } else { f32::MAX }
+        slack(self.metric, dot, self.norm * f64::from(pack::norm(row)))
     }
 
     /// Scores of rows that lie one after the other.
@@ -292,20 +280,60 @@ impl CodeQuery {
 
     #[inline(always)]
     fn finish(&self, dot: f64, norm: f64) -> f32 {
-        if !dot.is_finite() || !norm.is_finite() {
-            // Only a damaged row does this: the worst score there is.
-            return if self.metric == Metric::Cosine { -1.0 } else { f32::MIN };
-        }
-        let score = match self.metric {
-            Metric::Dot => dot,
-            Metric::Cosine => {
-                let norms = self.norm * norm;
-                let cosine = if norms == 0.0 { 0.0 } else { dot / norms };
-                return cosine.clamp(-1.0, 1.0) as f32 + 0.0;
-            }
-            // Below zero by cancellation only.
-            Metric::L2 => -(self.norm * self.norm - 2.0 * dot + norm * norm).max(0.0),
-        };
-        score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32 + 0.0
+        finish(self.metric, self.norm, dot, norm)
     }
+
+    pub(super) fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    pub(super) fn simd(&self) -> Simd {
+        self.simd
+    }
+
+    /// What a unit of the rounded values is.
+    pub(super) fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    pub(super) fn norm(&self) -> f64 {
+        self.norm
+    }
+}
+
+/// The score of a row of this norm, of its dot product with a query.
+#[inline(always)]
+pub(super) fn finish(metric: Metric, query_norm: f64, dot: f64, norm: f64) -> f32 {
+    if !dot.is_finite() || !norm.is_finite() {
+        // Only a damaged row does this: the worst score there is.
+        return if metric == Metric::Cosine { -1.0 } else { f32::MIN };
+    }
+    let score = match metric {
+        Metric::Dot => dot,
+        Metric::Cosine => {
+            let norms = query_norm * norm;
+            let cosine = if norms == 0.0 { 0.0 } else { dot / norms };
+            return cosine.clamp(-1.0, 1.0) as f32 + 0.0;
+        }
+        // Below zero by cancellation only.
+        Metric::L2 => -(query_norm * query_norm - 2.0 * dot + norm * norm).max(0.0),
+    };
+    score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32 + 0.0
+}
+
+/// How far a score is off, of what the dot product is off by; `norms` is the product of both norms.
+#[inline(always)]
+pub(super) fn slack(metric: Metric, dot: f64, norms: f64) -> f32 {
+    let slack = match metric {
+        Metric::Dot => dot,
+        Metric::Cosine => {
+            if norms > 0.0 {
+                dot / norms
+            } else {
+                2.0
+            }
+        }
+        Metric::L2 => 2.0 * dot,
+    };
+    if slack.is_nan() { f32::MAX } else { slack.min(f64::from(f32::MAX)) as f32 }
 }

@@ -3,6 +3,7 @@
 //! Written so that the compiler packs them: sums of 32 bits over stretches too short to overflow
 //! (128 products of at most 255 * 32,512), gathered in 64 bits.
 
+use super::brief::{HIGH_BITS, LOW_BITS};
 use super::{Bits, CodeQuery};
 
 const STRETCH: usize = 128;
@@ -46,4 +47,19 @@ pub(super) fn four(codes: &[u8], even: &[i16], odd: &[i16]) -> i64 {
         i64::from(sum)
     };
     stretches.map(products).sum()
+}
+
+/// Sum of the products of the levels of a brief row and as many values of the query.
+pub(super) fn brief(low: &[u8], high: &[u8], query: &[i8]) -> i32 {
+    fields::<LOW_BITS>(low, query) + (fields::<HIGH_BITS>(high, query) << LOW_BITS)
+}
+
+/// The same for the fields of so many bits that bytes hold: the n-th ones stand for as many values after those of all
+/// before them.
+fn fields<const BITS: u32>(bytes: &[u8], query: &[i8]) -> i32 {
+    let product = |(nth, query): (u32, &[i8])| -> i32 {
+        let field = |byte: &u8| i32::from(byte >> (nth * BITS) & ((1 << BITS) - 1));
+        bytes.iter().zip(query).map(|(byte, value)| field(byte) * i32::from(*value)).sum()
+    };
+    (0..8 / BITS).zip(query.chunks_exact(bytes.len())).map(product).sum()
 }

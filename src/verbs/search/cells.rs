@@ -14,8 +14,8 @@
 
 use std::sync::Arc;
 
+use crate::organs::arena::Bodies;
 use crate::organs::arena::cells::Cells;
-use crate::pure::Lines;
 use crate::pure::margins::margin;
 use crate::pure::sketch::SketchQuery;
 use crate::pure::topk::Order;
@@ -112,7 +112,7 @@ fn share(search: &Search<'_>) -> f32 {
 }
 
 /// The blocks of all cells, if they are in RAM or there is room for them.
-fn kept_blocks(search: &Search<'_>, cells: &Cells) -> Result<Option<Arc<Lines>>> {
+fn kept_blocks(search: &Search<'_>, cells: &Cells) -> Result<Option<Arc<Bodies>>> {
     let stores = search.scope.stores;
     let (cache, bytes_max) = (&stores.caches.cells, stores.shares.cell_bytes_max);
     let (number, bytes) = (cells.number(), cells.bodies_bytes());

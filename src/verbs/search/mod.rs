@@ -13,6 +13,7 @@ mod choose;
 mod gather;
 mod ground;
 mod hits;
+mod lookup;
 mod rank;
 mod scan;
 mod staged;

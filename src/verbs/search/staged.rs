@@ -3,11 +3,12 @@
 //! 1. [`choose`]: the rows whose sketches are nearest to the query, of those that count. If a filter leaves
 //!    few, all of them.
 //! 2. [`rank`]: the candidates by their codes, or their exact copies in RAM; until their sketches say that
-//!    none of those left can be among the best k. How far a score by codes may be off, their step says.
+//!    none of those left can be among the best k. How far a score by codes may be off, they say themselves.
 //! 3. From the best of those down: whether they are answers at all (alive, not superseded in RAM, not
 //!    expired), and their exact vectors, from RAM or by one read; until the codes of those left say that
-//!    none can be better than the last of k. Of a hundred candidates some twelve come this far. Who stands
-//!    in the arena and never expires has no row read: the block says its id and version.
+//!    none can be better than the last of k. Of a hundred candidates some twelve come this far, and twice as many where
+//!    brief codes ranked them. Who never expires has no row read, unless codes alone are asked for: the block in the
+//!    arena, or the piece of the archive that is kept, says its id.
 //!
 //! If too many fall away at step 3, the search begins again with four times as many, so that expired
 //! or superseded rows cost time, never answers. Where the stages cannot pay (few rows for the
@@ -23,17 +24,19 @@
 
 use crate::organs::archive::Row;
 use crate::pure::filter::Filter;
+use crate::pure::quant::brief::BRIEF_BITS;
 use crate::pure::topk::Order;
 use crate::tiers::Copy;
 use crate::tiers::hot::Hot;
-use crate::words::error::Result;
-use crate::words::id::{EntryId, Lsn};
+use crate::words::error::{Error, Result};
+use crate::words::id::EntryId;
 
 use super::Search;
 use super::choose::{Chosen, choose};
 use super::ground::{Ground, grounds};
 use super::hits::{Answers, Found, Score, whole};
-use super::rank::{FastCopy, Ranked, Ranking, rank};
+use super::lookup::FastCopy;
+use super::rank::{Ranked, Ranking, rank};
 use super::scan;
 
 /// Offers the best archived rows, by so many that sketches choose.
@@ -119,7 +122,8 @@ fn all_left(grounds: &[Ground<'_>]) -> Chosen {
 
 /// Of fewer that were settled, how many are lost says nothing about the others.
 const ASKED_MIN: usize = 20;
-/// So many of the best bounds are put in order at a time: a search settles some twelve.
+/// So many of the best bounds are put in order at a time, and asked of the disk together: a search settles some twelve,
+/// and twice as many where brief codes ranked them.
 const SETTLED_AT_ONCE: usize = 32;
 
 /// Whether a live row of the archive may be answered.
@@ -146,8 +150,7 @@ fn settle<'a>(
     let mut settled = Settled { search, answers, asked: 0, lost: 0, damaged: 0 };
     let mut bounds = Order::new(bounds, SETTLED_AT_ONCE.max(search.wanted()));
     let mut waits = !search.by_codes();
-    let best = bounds.ahead().take(search.wanted());
-    for one in best.filter_map(|(_, number)| ranked.get(number as usize)) {
+    for one in bounds.ahead().filter_map(|(_, number)| ranked.get(number as usize)) {
         if let FastCopy::Arena(block, row) = one.copy {
             block.block.fetch_id(row);
         }
@@ -171,7 +174,9 @@ fn must_wait(search: &Search<'_>, grounds: &[Ground<'_>], one: &Ranked<'_>) -> b
     let Some(ground) = grounds.get(one.candidate.0 as usize) else { return false };
     let levels = &search.scope.view.levels;
     let is_in_ram = match one.copy {
-        FastCopy::Id(id) => levels.resident_of(id, &ground.versions()).is_some(),
+        FastCopy::Id(id) | FastCopy::Lasting(id) => {
+            levels.resident_of(id, &ground.versions()).is_some()
+        }
         FastCopy::Arena(..) | FastCopy::None => false,
     };
     !is_in_ram && !ground.segment.segment.fetch_vector(ground.group, one.candidate.1)
@@ -194,7 +199,7 @@ impl Settled<'_> {
         let mask_says = ground.lets_pass(at) || self.search.is_unmasked();
         let copy = if mask_says { one.copy } else { FastCopy::None };
         match copy {
-            FastCopy::Id(id) if !self.search.by_codes() => {
+            FastCopy::Id(id) | FastCopy::Lasting(id) if !self.search.by_codes() => {
                 let levels = &self.search.scope.view.levels;
                 if let Some(hot) = levels.resident_of(id, &ground.versions())
                     && let Some(vector) = hot.record.vector.as_deref()
@@ -202,13 +207,17 @@ impl Settled<'_> {
                     self.settle_hot(self.search.exact(vector), hot);
                     return Ok(());
                 }
+                if let FastCopy::Lasting(id) = copy {
+                    return self.settle_known(ground, at, id, None, &one.coded);
+                }
             }
             FastCopy::Arena(block, row) => {
                 if let Some((id, version)) = block.block.id_version(row) {
-                    return self.settle_known(ground, at, id, version, &one.coded);
+                    let hot = self.search.scope.view.levels.resident(id, version);
+                    return self.settle_known(ground, at, id, hot, &one.coded);
                 }
             }
-            FastCopy::Id(_) | FastCopy::None => {}
+            FastCopy::Id(_) | FastCopy::Lasting(_) | FastCopy::None => {}
         }
         self.settle_row(ground, at, &one.coded)
     }
@@ -231,7 +240,7 @@ impl Settled<'_> {
         ground: &Ground<'_>,
         at: u32,
         id: EntryId,
-        version: Lsn,
+        hot: Option<&Hot>,
         coded: &Result<(f32, u8)>,
     ) -> Result<()> {
         let (search, view) = (self.search, self.search.scope.view);
@@ -241,13 +250,13 @@ impl Settled<'_> {
         }
         let exact = Score::exact(search.scope.def.spec.element);
         let file = &ground.segment.segment;
-        if let Some(hot) = view.levels.resident(id, version)
+        if let Some(hot) = hot
             && let Some(vector) = hot.record.vector.as_deref()
         {
             self.answers.offer(search.exact(vector), id, Found::Hot(hot.clone()), exact);
         } else if let (Ok((score, bits)), true) = (coded, search.by_codes()) {
             self.answers.offer(*score, id, ground.found(at), Score::coded(*bits));
-        } else if let Some(vector) = file.checked_vector(ground.group, at)? {
+        } else if let Ok(Some(vector)) = whole(file.checked_vector(ground.group, at))? {
             self.answers.offer(search.exact(&vector), id, ground.found(at), exact);
         } else {
             return self.settle_row(ground, at, coded);
@@ -264,13 +273,32 @@ impl Settled<'_> {
     ) -> Result<()> {
         let (search, file) = (self.search, &ground.segment.segment);
         let exact = Score::exact(search.scope.def.spec.element);
-        // What cannot be asked may be an answer: its codes say whether it would be a good one.
-        let worth = coded.as_ref().map_or(f32::INFINITY, |(score, _)| *score);
+        // What brief codes say little of is often not good enough, as its vector says without its row.
+        let mut exact_score = None;
+        if let Ok((_, BRIEF_BITS)) = coded
+            && let Ok(Some(vector)) = whole(file.checked_vector(ground.group, at))?
+        {
+            let score = search.exact(&vector);
+            if !self.answers.enters(score) {
+                return Ok(());
+            }
+            exact_score = Some(score);
+        }
+        // What cannot be asked may be an answer: its vector or its codes say whether it would be a good one.
+        let worth = || {
+            let score = match coded {
+                Ok((_, BRIEF_BITS)) if exact_score.is_none() => {
+                    whole(search.code_of(ground, at, &mut Vec::new()))?.ok()
+                }
+                coded => coded.as_ref().ok().map(|(score, _)| *score),
+            };
+            Ok::<f32, Error>(exact_score.or(score).unwrap_or(f32::INFINITY))
+        };
         let row = match whole(file.row(ground.group, at))? {
             Ok(row) => row,
             Err(damage) => {
                 self.damaged += 1;
-                self.answers.lose(worth, damage);
+                self.answers.lose(worth()?, damage);
                 return Ok(());
             }
         };
@@ -283,7 +311,7 @@ impl Settled<'_> {
             }
             Err(damage) => {
                 self.damaged += 1;
-                self.answers.lose(worth, damage);
+                self.answers.lose(worth()?, damage);
                 return Ok(());
             }
         }
@@ -298,22 +326,38 @@ impl Settled<'_> {
             self.answers.offer(*score, id, copy.into(), Score::coded(*bits));
             return Ok(());
         }
-        match (whole(file.vector(ground.group, &row))?, coded) {
-            (Ok(Some(vector)), coded) => {
+        if let Some(score) = exact_score {
+            self.answers.offer(score, id, copy.into(), exact);
+            return Ok(());
+        }
+        let damage = match whole(file.vector(ground.group, &row))? {
+            Ok(Some(vector)) => {
                 if let Err(damage) = coded {
                     self.answers.heal(damage.clone());
                 }
                 self.answers.offer(search.exact(&vector), id, copy.into(), exact);
+                return Ok(());
             }
-            (Ok(None), _) => self.damaged += 1,
-            (Err(damage), Ok((score, bits))) => {
-                self.answers.heal(damage);
-                self.answers.offer(*score, id, copy.into(), Score::coded(*bits));
-            }
-            (Err(damage), Err(_)) => {
+            Ok(None) => {
                 self.damaged += 1;
-                self.answers.lose(f32::INFINITY, damage);
+                return Ok(());
             }
+            Err(damage) => damage,
+        };
+        // Nobody is answered with a score of brief codes.
+        let stand_in = match coded {
+            Ok((_, BRIEF_BITS)) => {
+                let score = whole(search.code_of(ground, at, &mut Vec::new()))?;
+                score.ok().map(|score| (score, 8))
+            }
+            coded => coded.as_ref().ok().copied(),
+        };
+        if let Some((score, bits)) = stand_in {
+            self.answers.heal(damage);
+            self.answers.offer(score, id, copy.into(), Score::coded(bits));
+        } else {
+            self.damaged += 1;
+            self.answers.lose(f32::INFINITY, damage);
         }
         Ok(())
     }

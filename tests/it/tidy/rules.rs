@@ -19,6 +19,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "src/pure/kernel/neon.rs",
     "src/pure/quant/query.rs",
     "src/pure/quant/panel.rs",
+    "src/pure/quant/brief.rs",
     "src/pure/quant/avx2.rs",
     "src/pure/quant/avx512.rs",
     "src/pure/quant/neon.rs",

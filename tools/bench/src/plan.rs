@@ -83,10 +83,10 @@ const SEARCH: &[Subject] = &[
 
 /// Of more rows than there are passages: pmll alone, to show how it grows.
 const SEARCH_MANY: &[Subject] = &[
-    here("pmll-13pc", "pmll-13pc", "pmll-13pc"),
-    here("pmll-13pc-95", "pmll-13pc-95", "pmll-13pc"),
-    here("pmll-64m", "pmll-13pc", "pmll-64m"),
-    here("pmll-64m-95", "pmll-13pc-95", "pmll-64m"),
+    here("pmll-19pc", "pmll-19pc", "pmll-19pc"),
+    here("pmll-19pc-95", "pmll-19pc-95", "pmll-19pc"),
+    here("pmll-64m", "pmll-19pc", "pmll-64m"),
+    here("pmll-64m-95", "pmll-19pc-95", "pmll-64m"),
 ];
 
 /// Passages there are.

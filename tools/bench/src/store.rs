@@ -2,7 +2,7 @@
 //!
 //! Stores are built of several shapes: `pmll` with a budget that has room for all and every row
 //! packed to codes, `pmll-hot` with the same budget and every row exact in RAM, `pmll-20pc`, `pmll-12pc` and
-//! `pmll-13pc` with a budget of so many per cent of the vectors as f32, `pmll-64m` with one of 64 MiB,
+//! `pmll-19pc` with a budget of so many per cent of the vectors as f32, `pmll-64m` with one of 64 MiB,
 //! and `pmll-filter`, which is the first one with an attribute. Vectors are f16, as the data is, and
 //! entries have their texts. Row `n` is the entry put as the `n`-th, so that ids say rows.
 
@@ -70,8 +70,8 @@ impl Shape {
             (_, "pmll-95") => Some(Shape { target: 0.95, ..usual }),
             (_, "pmll-12pc") => Some(of_percent("pmll-12pc", 12)),
             (_, "pmll-20pc") => Some(of_percent("pmll-20pc", 20)),
-            (_, "pmll-13pc") => Some(of_percent("pmll-13pc", 13)),
-            (_, "pmll-13pc-95") => Some(Shape { target: 0.95, ..of_percent("pmll-13pc", 13) }),
+            (_, "pmll-19pc") => Some(of_percent("pmll-19pc", 19)),
+            (_, "pmll-19pc-95") => Some(Shape { target: 0.95, ..of_percent("pmll-19pc", 19) }),
             (_, "pmll-64m") => Some(small),
             (_, "pmll-64m-95") => Some(Shape { target: 0.95, ..small }),
             (_, "pmll-filter") => Some(Shape { folder: "pmll-filter", filtered: true, ..usual }),

@@ -1,0 +1,425 @@
+//! Pieces: what a search has to know of rows of the archive to leave nearly all of them alone.
+//!
+//! A piece is 1,024 rows of a group that stand one after the other: of each its codes, and four bytes that say whose it
+//! is. Where there is room for the codes of all rows as they are, that is what is kept; else brief ones (156 bytes of
+//! 384 values instead of 396), which say how near a row of that many is to a query to some 0.01: of 150 candidates some
+//! twenty are so near that their exact vectors are read, and nothing else of them is.
+//!
+//! A row whose id is not kept here has its own say: it expires some day, its bytes are damaged, or its id is far from
+//! that of the first.
+//!
+//! The pieces of a group stand in a [`Table`] that never changes, so that a search asks for it once: with a new piece
+//! there is a new table. Pieces are spare: the least recently used group lets go of its own first.
+//!
+//! Never: makes a piece while others wait for a lock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::bytes::codec::codes::CHUNK_ROWS;
+use crate::organs::archive::Row;
+use crate::pure::quant::RowLayout;
+use crate::pure::quant::brief::{BriefLayout, BriefMaker};
+use crate::tiers::GroupKey;
+use crate::words::id::EntryId;
+
+/// Bytes of an id.
+const ID_BYTES: usize = size_of::<u32>();
+/// Bytes of a piece besides those of its rows: its place in a table, and the heads of what it holds.
+const MORE_BYTES: u64 = 160;
+/// No id.
+const NONE: u32 = u32::MAX;
+
+/// How many bits the codes of a piece have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 8, as in the archive.
+    Whole,
+    /// 3.
+    Brief,
+}
+
+impl Width {
+    /// Bytes of the pieces of so many rows of a group whose codes in the archive have this layout.
+    #[must_use]
+    pub fn bytes_of(self, layout: RowLayout, rows: u32) -> u64 {
+        let pieces = u64::from(rows.div_ceil(CHUNK_ROWS as u32));
+        let more = MORE_BYTES + (layout.dim() * size_of::<f32>()) as u64;
+        u64::from(rows) * (self.code_bytes(layout) + ID_BYTES) as u64 + pieces * more
+    }
+
+    fn code_bytes(self, layout: RowLayout) -> usize {
+        match self {
+            Width::Whole => layout.row_bytes(),
+            Width::Brief => BriefLayout::of(layout).row_bytes(),
+        }
+    }
+}
+
+/// Codes of a row, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownRow<'a> {
+    /// Of how many bits its codes are.
+    pub width: Width,
+    /// The codes.
+    pub codes: &'a [u8],
+    /// The mean that brief ones are without, the same for all of a group.
+    pub mean: &'a [f32],
+    id: [u8; ID_BYTES],
+    first_id: u64,
+}
+
+impl KnownRow<'_> {
+    /// Its id, if it is whole and never expires.
+    #[must_use]
+    pub fn id(&self) -> Option<EntryId> {
+        let id = u32::from_le_bytes(self.id);
+        (id != NONE).then(|| EntryId(self.first_id.saturating_add(u64::from(id))))
+    }
+}
+
+/// Some rows of a group. The default knows of none.
+#[derive(Clone, Debug, Default)]
+pub struct Piece {
+    width: Option<Width>,
+    row_bytes: usize,
+    /// Of each row its codes, and its id counted from the first.
+    rows: Arc<[u8]>,
+    first_id: u64,
+    mean: Arc<[f32]>,
+}
+
+impl Piece {
+    /// Makes it of all codes of 8 bits from row `from` on, of those rows that are whole, and of the mean of its group.
+    #[must_use]
+    pub fn new(
+        width: Width,
+        layout: RowLayout,
+        from: u32,
+        codes: &[u8],
+        rows: &[Row],
+        mean: &[f32],
+    ) -> Piece {
+        let row_bytes = width.code_bytes(layout) + ID_BYTES;
+        let codes = codes.chunks_exact(layout.row_bytes());
+        let mut bytes = vec![0; codes.len() * row_bytes];
+        let mut maker = BriefMaker::new(BriefLayout::of(layout), mean);
+        for (row, whole) in bytes.chunks_exact_mut(row_bytes).zip(codes) {
+            let Some((codes, id)) = row.split_last_chunk_mut::<ID_BYTES>() else { continue };
+            *id = NONE.to_le_bytes();
+            match width {
+                Width::Whole => codes.copy_from_slice(whole),
+                Width::Brief => maker.make(whole, codes),
+            }
+        }
+        let first_id = rows.first().map_or(0, |row| row.id.0);
+        for row in rows.iter().filter(|row| row.expires.is_none()) {
+            let id = row.id.0.checked_sub(first_id).and_then(|id| u32::try_from(id).ok());
+            let nth = row.number.checked_sub(from).map(|nth| nth as usize);
+            let row = nth.and_then(|nth| bytes.get_mut(nth * row_bytes..)?.get_mut(..row_bytes));
+            let slot = row.and_then(<[u8]>::split_last_chunk_mut::<ID_BYTES>);
+            if let (Some((_, slot)), Some(id)) = (slot, id) {
+                *slot = id.to_le_bytes();
+            }
+        }
+        let (rows, mean) = (bytes.into(), mean.into());
+        Piece { width: Some(width), row_bytes, rows, first_id, mean }
+    }
+
+    /// The bytes of a row, by its number in its group.
+    #[inline]
+    fn row(&self, number: u32) -> Option<&[u8]> {
+        let nth = number as usize % CHUNK_ROWS;
+        self.rows.get(nth * self.row_bytes..)?.get(..self.row_bytes)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.width == Some(Width::Whole)
+    }
+
+    /// What it takes besides its rows is counted as [`MORE_BYTES`] and the mean.
+    fn bytes(&self) -> u64 {
+        (self.rows.len() + size_of_val(&*self.mean)) as u64 + MORE_BYTES
+    }
+}
+
+/// The pieces of a group, as far as they are kept.
+#[derive(Clone, Debug, Default)]
+pub struct Table(Vec<Option<Piece>>);
+
+impl Table {
+    /// Of how many bits the codes of a row are, if they are kept.
+    #[must_use]
+    pub fn width_of(&self, row: u32) -> Option<Width> {
+        self.piece(row)?.width
+    }
+
+    /// Whether the piece of a row is kept, though it may know nothing of it.
+    #[must_use]
+    pub fn has(&self, row: u32) -> bool {
+        self.piece(row).is_some()
+    }
+
+    fn piece(&self, row: u32) -> Option<&Piece> {
+        self.0.get(row as usize / CHUNK_ROWS)?.as_ref()
+    }
+
+    /// The bytes that [`row`](Self::row) will look at.
+    #[inline]
+    #[must_use]
+    pub fn bytes_of(&self, row: u32) -> Option<&[u8]> {
+        self.piece(row)?.row(row).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// What is known of a row.
+    #[inline]
+    #[must_use]
+    pub fn row(&self, row: u32) -> Option<KnownRow<'_>> {
+        let piece = self.piece(row)?;
+        let (codes, id) = piece.row(row)?.split_last_chunk::<ID_BYTES>()?;
+        let (width, first_id) = (piece.width?, piece.first_id);
+        Some(KnownRow { width, codes, mean: &piece.mean, id: *id, first_id })
+    }
+}
+
+/// All pieces of a store.
+#[derive(Debug, Default)]
+pub struct Pieces(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    tables: HashMap<GroupKey, Kept>,
+    bytes: u64,
+    clock: u64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    table: Arc<Table>,
+    used: u64,
+}
+
+impl Pieces {
+    /// The pieces of a group.
+    #[must_use]
+    pub fn get(&self, key: &GroupKey) -> Arc<Table> {
+        let mut state = self.0.lock();
+        state.clock += 1;
+        let now = state.clock;
+        let Some(kept) = state.tables.get_mut(key) else { return Arc::default() };
+        kept.used = now;
+        Arc::clone(&kept.table)
+    }
+
+    /// Keeps the piece that row `from` begins in the place of one of fewer bits, if all together take no more than
+    /// `bytes_max`. Answers what is kept of its group.
+    pub fn add(&self, key: &GroupKey, from: u32, piece: Piece, bytes_max: u64) -> Arc<Table> {
+        let mut state = self.0.lock();
+        let (all, used) = (state.bytes, state.clock);
+        let known = state.tables.get(key).map(|kept| &kept.table);
+        let there = known.and_then(|table| table.piece(from));
+        let is_better = there.is_none_or(|there| piece.is_whole() && !there.is_whole());
+        let bytes = (all - there.map_or(0, Piece::bytes)).saturating_add(piece.bytes());
+        if !is_better || bytes > bytes_max {
+            return known.map(Arc::clone).unwrap_or_default();
+        }
+        let kept = state.tables.entry(*key).or_insert_with(|| Kept { used, ..Kept::default() });
+        // A search that holds the table goes on with the old one.
+        let table = Arc::make_mut(&mut kept.table);
+        let nth = from as usize / CHUNK_ROWS;
+        table.0.resize(table.0.len().max(nth + 1), None);
+        if let Some(slot) = table.0.get_mut(nth) {
+            *slot = Some(piece);
+        }
+        let table = Arc::clone(&kept.table);
+        state.bytes = bytes;
+        table
+    }
+
+    /// Whether a piece of so many bytes would fit beside all others.
+    #[must_use]
+    pub fn has_room(&self, bytes: u64, bytes_max: u64) -> bool {
+        self.0.lock().bytes.saturating_add(bytes) <= bytes_max
+    }
+
+    /// Lets go until no more than this is kept, of the least recently used group first.
+    pub fn shrink(&self, bytes_max: u64) {
+        let mut state = self.0.lock();
+        while state.bytes > bytes_max {
+            let oldest = state.tables.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| *key);
+            let Some(oldest) = oldest else { return };
+            let mut over = state.bytes - bytes_max;
+            let Some(kept) = state.tables.get_mut(&oldest) else { return };
+            let (table, mut gone) = (Arc::make_mut(&mut kept.table), 0);
+            while over > 0
+                && let Some(last) = table.0.pop()
+            {
+                let bytes = last.map_or(0, |piece| piece.bytes());
+                (gone, over) = (gone + bytes, over.saturating_sub(bytes));
+            }
+            if table.0.is_empty() {
+                state.tables.remove(&oldest);
+            }
+            state.bytes = state.bytes.saturating_sub(gone);
+        }
+    }
+
+    /// Lets go of pieces with codes of 8 bits until so many bytes more would fit, and says whether they do.
+    #[must_use]
+    pub fn make_room_of_whole(&self, bytes: u64, bytes_max: u64) -> bool {
+        let mut state = self.0.lock();
+        let all = state.bytes.saturating_add(bytes);
+        let (over, mut gone) = (all.saturating_sub(bytes_max), 0);
+        for kept in state.tables.values_mut() {
+            if gone >= over {
+                break;
+            }
+            if !kept.table.0.iter().flatten().any(Piece::is_whole) {
+                continue;
+            }
+            for slot in &mut Arc::make_mut(&mut kept.table).0 {
+                if gone < over
+                    && let Some(piece) = slot.take_if(|piece| piece.is_whole())
+                {
+                    gone += piece.bytes();
+                }
+            }
+        }
+        state.bytes = state.bytes.saturating_sub(gone);
+        gone >= over
+    }
+
+    /// Forgets the groups that do not belong any more.
+    pub fn retain(&self, belongs: impl Fn(&GroupKey) -> bool) {
+        let mut state = self.0.lock();
+        state.tables.retain(|key, _| belongs(key));
+        let pieces = state.tables.values().flat_map(|kept| kept.table.0.iter().flatten());
+        state.bytes = pieces.map(Piece::bytes).sum();
+    }
+
+    /// Bytes of all that is kept.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.lock().bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::quant::{self, Bits};
+
+    const DIM: usize = 40;
+
+    fn layout() -> RowLayout {
+        RowLayout::new(DIM, 0, Bits::Eight).unwrap()
+    }
+
+    fn codes(rows: u32) -> Vec<u8> {
+        let mut codes = vec![0; rows as usize * layout().row_bytes()];
+        for (n, row) in codes.chunks_exact_mut(layout().row_bytes()).enumerate() {
+            let vector: Vec<f32> = (0..DIM).map(|i| ((n * 7 + i * 3) % 11) as f32 - 5.0).collect();
+            quant::encode(layout(), &vector, row);
+        }
+        codes
+    }
+
+    fn piece(width: Width, from: u32, rows: u32) -> Piece {
+        Piece::new(width, layout(), from, &codes(rows), &[], &[0.0; DIM])
+    }
+
+    #[test]
+    fn rows_come_back_with_their_codes_and_the_ids_that_say_all() {
+        let from = CHUNK_ROWS as u32;
+        // Row 1 of the piece is damaged, row 2 expires, the id of row 4 is too far away.
+        let ids = [(0, 70), (2, 72), (3, 90), (4, 70 + u64::from(NONE)), (5, 69)];
+        let mut rows: Vec<Row> =
+            ids.iter().map(|(nth, id)| Row::example(from + nth, *id)).collect();
+        rows[1].expires = Some(rows[1].at);
+        let key = GroupKey { segment: 3, group: 1 };
+        for width in [Width::Whole, Width::Brief] {
+            let pieces = Pieces::default();
+            let piece = Piece::new(width, layout(), from, &codes(6), &rows, &[0.01; DIM]);
+            assert_eq!(piece.bytes(), width.bytes_of(layout(), 6));
+            let table = pieces.add(&key, from, piece, u64::MAX);
+            assert!(table.has(from) && !table.has(0) && !table.has(2 * from));
+            let found: Vec<_> =
+                (from..from + 7).map(|at| table.row(at).and_then(|r| r.id())).collect();
+            let id = |id| Some(EntryId(id));
+            assert_eq!(found, [id(70), None, None, id(90), None, None, None]);
+            assert!(table.row(from + 6).is_none() && table.bytes_of(from + 6).is_none());
+            for (at, whole) in (from..).zip(codes(6).chunks_exact(layout().row_bytes())) {
+                let row = table.row(at).unwrap();
+                assert_eq!((row.width, table.width_of(at)), (width, Some(width)));
+                assert_eq!(row.mean, [0.01; DIM]);
+                assert_eq!(table.bytes_of(at).unwrap().len(), row.codes.len() + ID_BYTES);
+                let mut brief = vec![0; Width::Brief.code_bytes(layout())];
+                BriefMaker::new(BriefLayout::of(layout()), &[0.01; DIM]).make(whole, &mut brief);
+                assert_eq!(row.codes, if width == Width::Whole { whole } else { &brief });
+            }
+        }
+    }
+
+    #[test]
+    fn a_piece_is_kept_once_while_there_is_room_and_the_least_used_group_goes_first() {
+        let pieces = Pieces::default();
+        let (a, b) = (GroupKey { segment: 1, group: 0 }, GroupKey { segment: 2, group: 0 });
+        let one = Width::Brief.bytes_of(layout(), 8);
+        let rows = CHUNK_ROWS as u32;
+        let add = |key, from, most| pieces.add(key, from, piece(Width::Brief, from, 8), most);
+        add(&a, 0, 3 * one);
+        let early = pieces.get(&a);
+        add(&a, 0, 3 * one);
+        assert_eq!(pieces.bytes(), one, "it is there");
+        add(&a, 2 * rows, 3 * one);
+        add(&b, rows, 3 * one);
+        assert!(!add(&b, 0, 3 * one).has(0), "there is no room");
+        assert!(!pieces.has_room(1, 3 * one) && pieces.has_room(one, 4 * one));
+        assert!(early.has(0) && !early.has(2 * rows), "who looked early goes on with that");
+        let _ = pieces.get(&a);
+        pieces.shrink(3 * one - 1);
+        let kept = |key, from| pieces.get(key).has(from);
+        assert!(kept(&a, 0) && kept(&a, 2 * rows) && !kept(&b, rows));
+        pieces.shrink(2 * one - 1);
+        assert!(kept(&a, 0) && !kept(&a, 2 * rows), "the last rows of a group go first");
+        assert_eq!(pieces.bytes(), one);
+        add(&b, rows, 3 * one);
+        pieces.retain(|key| key.segment == 2);
+        assert!(!kept(&a, 0) && kept(&b, rows));
+        assert_eq!(pieces.bytes(), one);
+        // One that knows nothing is kept as well.
+        assert!(!pieces.add(&a, 0, Piece::default(), one).has(0), "there is no room");
+        assert!(pieces.add(&b, 0, Piece::default(), 2 * one).has(0));
+        assert_eq!(pieces.bytes(), one + MORE_BYTES);
+        assert!(pieces.get(&b).row(0).is_none() && pieces.get(&b).bytes_of(0).is_none());
+    }
+
+    #[test]
+    fn whole_codes_make_room_for_brief_ones_and_take_their_place() {
+        let (pieces, key) = (Pieces::default(), GroupKey { segment: 1, group: 0 });
+        let rows = CHUNK_ROWS as u32;
+        let (whole, brief) =
+            (Width::Whole.bytes_of(layout(), 8), Width::Brief.bytes_of(layout(), 8));
+        for nth in 0..3 {
+            pieces.add(&key, nth * rows, piece(Width::Whole, nth * rows, 8), u64::MAX);
+        }
+        pieces.add(&key, 3 * rows, piece(Width::Brief, 3 * rows, 8), u64::MAX);
+        assert_eq!(pieces.bytes(), 3 * whole + brief);
+        // One of them is enough.
+        assert!(pieces.make_room_of_whole(brief, 3 * whole + brief));
+        let kept = |nth| pieces.get(&key).width_of(nth * rows);
+        assert_eq!((kept(0), kept(1), kept(3)), (None, Some(Width::Whole), Some(Width::Brief)));
+        assert_eq!(pieces.bytes(), 2 * whole + brief);
+        assert!(!pieces.make_room_of_whole(brief, 0), "all of them are not");
+        assert_eq!((kept(1), kept(2), kept(3)), (None, None, Some(Width::Brief)));
+        assert_eq!(pieces.bytes(), brief);
+        // Where there is room again, eight bits come back, and three never.
+        let add = |width, most| pieces.add(&key, 3 * rows, piece(width, 3 * rows, 8), most);
+        assert_eq!(add(Width::Whole, whole - 1).width_of(3 * rows), Some(Width::Brief));
+        assert_eq!(add(Width::Whole, whole).width_of(3 * rows), Some(Width::Whole));
+        assert_eq!(add(Width::Brief, u64::MAX).width_of(3 * rows), Some(Width::Whole));
+        assert_eq!(pieces.bytes(), whole);
+    }
+}

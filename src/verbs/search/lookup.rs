@@ -1,0 +1,264 @@
+//! Looking up: where the bytes are that a candidate is scored by.
+//!
+//! In this order: its codes in the arena; its codes in a piece of the archive's that is kept; its exact copy in RAM;
+//! its codes in the archive, one small read. The [`Places`] of its group say where codes stand in the arena, and which
+//! rows have a copy in RAM, without a look at the row.
+//!
+//! Each ranking may have one piece kept, as far as there is room and the system has it in memory: all at once would make
+//! the first search wait.
+//!
+//! Never: scores anything.
+
+use std::sync::Arc;
+
+use crate::bytes::codec::codes::{self, CHUNK_ROWS};
+use crate::organs::archive::Row;
+use crate::pure::quant::{self, RowLayout};
+use crate::tiers::levels::WarmBlock;
+use crate::tiers::pieces::{KnownRow, Piece, Table, Width};
+use crate::tiers::places::{Known, PLACE_BYTES, Places, Shelf};
+use crate::words::error::{ErrorKind, Result};
+use crate::words::id::EntryId;
+
+use super::Search;
+use super::choose::key;
+use super::gather::Candidate;
+use super::ground::Ground;
+
+/// What places take besides four bytes and a bit a row: numbers of a few hundred blocks, and the heads of sets.
+const PLACES_MORE_BYTES: u64 = 4096;
+
+/// What settles a candidate without a look at its row.
+#[derive(Clone, Copy)]
+pub(super) enum FastCopy<'a> {
+    /// Its id, by which an exact copy in RAM is found, if there is one.
+    Id(EntryId),
+    /// The same of a row that never expires.
+    Lasting(EntryId),
+    /// Its block in the arena and the row there, where its row has no more to say than the block.
+    Arena(&'a WarmBlock, usize),
+    /// Nothing.
+    None,
+}
+
+/// A candidate of which bytes were asked for.
+pub(super) struct Asked<'a> {
+    pub candidate: Candidate,
+    pub bytes: Bytes<'a>,
+    pub copy: FastCopy<'a>,
+}
+
+/// What a candidate is scored by.
+pub(super) enum Bytes<'a> {
+    /// Its codes in the arena, of so many bits.
+    Arena(&'a [u8], u8),
+    /// Its codes in a piece that is kept.
+    Piece,
+    /// Its exact vector in RAM.
+    Ram(&'a [f32]),
+    /// Its codes as they were read from the archive, without a wait.
+    Read(Vec<u8>),
+    /// Its codes in the archive, which are on their way.
+    Archive,
+}
+
+/// Where the bytes of candidates are looked up.
+pub(super) struct Lookup<'a, 'b> {
+    search: &'b Search<'a>,
+    grounds: &'b [Ground<'a>],
+    shelf: Shelf<'a>,
+    /// Of each ground, once it was asked for.
+    places: Vec<Option<Option<Arc<Places>>>>,
+    pieces: Vec<Option<Arc<Table>>>,
+    /// Of what width pieces are, once somebody asked.
+    width: Option<Width>,
+    /// Whether this ranking had its piece.
+    had_piece: bool,
+}
+
+impl<'a, 'b> Lookup<'a, 'b> {
+    /// Looks up what a search asks for.
+    pub fn new(search: &'b Search<'a>, grounds: &'b [Ground<'a>]) -> Lookup<'a, 'b> {
+        let shelf = Shelf::new(&search.scope.view.levels, search.scope.def.id);
+        let (places, pieces) = (vec![None; grounds.len()], vec![None; grounds.len()]);
+        Lookup { search, grounds, shelf, places, pieces, width: None, had_piece: false }
+    }
+
+    /// Finds what a candidate is scored by, and asks for the bytes.
+    pub fn ask(&mut self, candidate: Candidate) -> Result<Asked<'a>> {
+        let (bytes, copy) = self.find(candidate)?;
+        Ok(Asked { candidate, bytes, copy })
+    }
+
+    /// Asks for what says where a candidate's codes stand, if that is known.
+    pub fn look_ahead(&self, (number, at): Candidate) {
+        if let Some(Some(Some(places))) = self.places.get(number as usize) {
+            places.fetch(at);
+        }
+    }
+
+    fn find(&mut self, (number, at): Candidate) -> Result<(Bytes<'a>, FastCopy<'a>)> {
+        let Some(ground) = self.grounds.get(number as usize) else {
+            return Ok((Bytes::Archive, FastCopy::None));
+        };
+        let mut copy = FastCopy::None;
+        self.look_for_places(number, ground)?;
+        if let Some(Some(Some(places))) = self.places.get(number as usize) {
+            match places.known(&self.shelf, at) {
+                Some(Known::Code(block, row)) => {
+                    if let Ok(codes) = block.block.row(row) {
+                        quant::fetch(codes);
+                        if places.lasts(at) {
+                            copy = FastCopy::Arena(block, row);
+                        }
+                        return Ok((Bytes::Arena(codes, block.block.bits()), copy));
+                    }
+                }
+                Some(Known::Id(id)) => copy = FastCopy::Id(id),
+                None => {}
+            }
+        }
+        // Who asks for scores by codes has everybody ranked by those of 8 bits.
+        let by_codes = self.search.by_codes();
+        if let Some(pieces) = self.look_for_piece((number, at), ground)
+            && let Some(bytes) = pieces.bytes_of(at)
+            && !(by_codes && pieces.width_of(at) == Some(Width::Brief))
+        {
+            quant::fetch(bytes);
+            return Ok((Bytes::Piece, copy));
+        }
+        let levels = &self.search.scope.view.levels;
+        if let (FastCopy::Id(id), false) = (copy, by_codes)
+            && let Some(hot) = levels.resident_of(id, &ground.versions())
+            && let Some(vector) = hot.record.vector.as_deref()
+        {
+            quant::fetch(bytemuck::cast_slice(vector));
+            return Ok((Bytes::Ram(vector), copy));
+        }
+        let mut code = Vec::new();
+        match ground.segment.segment.code_if_cached(ground.group, at, &mut code) {
+            Ok(true) => Ok((Bytes::Read(code), copy)),
+            // What is wrong with them is said when it is their turn, if that comes.
+            Ok(false) | Err(_) => Ok((Bytes::Archive, copy)),
+        }
+    }
+
+    fn look_for_places(&mut self, number: u32, ground: &Ground<'_>) -> Result<()> {
+        if let Some(known) = self.places.get_mut(number as usize)
+            && known.is_none()
+        {
+            *known = Some(kept_places(self.search, ground, &self.shelf)?);
+        }
+        Ok(())
+    }
+
+    /// What is known of a candidate whose bytes stand in a piece. Those of other searches may have been put into its
+    /// place meanwhile.
+    pub fn in_piece(&self, (number, at): Candidate) -> Option<KnownRow<'_>> {
+        let row = self.pieces.get(number as usize)?.as_ref()?.row(at)?;
+        // Who asks for scores by codes gets those of 8 bits.
+        (row.width == Width::Whole || !self.search.by_codes()).then_some(row)
+    }
+
+    /// The pieces of a ground that are kept, that of a candidate among them if that is possible. One with damage in it
+    /// is kept as one that knows nothing.
+    fn look_for_piece(&mut self, (number, at): Candidate, ground: &Ground<'_>) -> Option<&Table> {
+        let stores = self.search.scope.stores;
+        let (cache, bytes_max) = (&stores.caches.pieces, stores.shares.piece_bytes_max);
+        let known = self.pieces.get_mut(number as usize)?;
+        let known = known.get_or_insert_with(|| cache.get(&key(ground)));
+        let there = known.width_of(at);
+        if self.had_piece || there == Some(Width::Whole) || (there.is_none() && known.has(at)) {
+            return Some(known);
+        }
+        let width = *self.width.get_or_insert_with(|| width_of_pieces(self.search));
+        if there == Some(width) {
+            return Some(known);
+        }
+        self.had_piece = true;
+        let rows = CHUNK_ROWS as u32;
+        let from = at / rows * rows;
+        let count = ground.vectors.saturating_sub(from).min(rows);
+        let layout = self.search.by_eight.layout();
+        let bytes = width.bytes_of(layout, count);
+        // What is kept of a time with fewer rows makes room: brief ones are for all.
+        let has_room = cache.has_room(bytes, bytes_max)
+            || (width == Width::Brief && cache.make_room_of_whole(bytes, bytes_max));
+        if !has_room {
+            return Some(known);
+        }
+        let file = &ground.segment.segment;
+        // A piece is for later: nobody waits for 500 KB now, the next search finds them.
+        let codes = file.fetch_codes(ground.group, from, count);
+        if !file.fetch_rows(ground.group, from, count) || !codes {
+            return Some(known);
+        }
+        let made = match piece(ground, from, count, width, layout) {
+            Ok(made) => made,
+            Err(error) if error.kind() == ErrorKind::Corrupt => Piece::default(),
+            // It may go another time, and whoever needs it now says what is wrong.
+            Err(_) => return Some(known),
+        };
+        *known = cache.add(&key(ground), from, made, bytes_max);
+        Some(known)
+    }
+}
+
+/// Reads some rows of a ground, and what is known of them.
+fn piece(
+    ground: &Ground<'_>,
+    from: u32,
+    count: u32,
+    width: Width,
+    layout: RowLayout,
+) -> Result<Piece> {
+    let (mut codes, mut rows) = (Vec::new(), Vec::new());
+    ground.segment.segment.codes(ground.group, from, count, &mut codes)?;
+    ground.whole_rows(from..from + count, &mut rows)?;
+    let mean = ground.segment.segment.sketch_mean(ground.group)?;
+    Ok(Piece::new(width, layout, from, &codes, &rows, &mean))
+}
+
+/// Where the codes of a group stand, or the ids of those without, if that is known or may be kept. Who asks
+/// first is sent to the archive: an open store answers before it has read all rows.
+fn kept_places(
+    search: &Search<'_>,
+    ground: &Ground<'_>,
+    shelf: &Shelf<'_>,
+) -> Result<Option<Arc<Places>>> {
+    let (scope, key) = (search.scope, key(ground));
+    let (cache, bytes_max) = (&scope.stores.caches.places, scope.stores.shares.place_bytes_max);
+    match cache.get(&key) {
+        _ if shelf.is_empty() && scope.view.levels.resident_len() == 0 => return Ok(None),
+        Some(places) if places.fits(shelf) => return Ok(Some(places)),
+        Some(_) => {}
+        None => {
+            cache.replace(&key, Arc::default(), 0, bytes_max);
+            return Ok(None);
+        }
+    }
+    // The set of rows that expire is a bit a row at most. What cannot be kept is not looked for.
+    let rows = u64::from(ground.vectors);
+    if !cache.has_room(rows * PLACE_BYTES + rows / 8 + PLACES_MORE_BYTES, bytes_max) {
+        return Ok(None);
+    }
+    let rows = |from, end, out: &mut Vec<Row>| ground.whole_rows(from..end, out);
+    let collection = scope.def.id;
+    let places = Places::find(&scope.view.levels, shelf, collection, ground.vectors, rows)?;
+    let (bytes, places) = (places.bytes(), Arc::new(places));
+    cache.replace(&key, Arc::clone(&places), bytes, bytes_max);
+    Ok(Some(places))
+}
+
+/// Codes as they are, where there is room for those of all rows of the store: what one collection takes, the others have
+/// not.
+fn width_of_pieces(search: &Search<'_>) -> Width {
+    let segments = search.scope.view.cold.segments.values();
+    let groups = segments.flat_map(|segment| &segment.segment.footer().groups);
+    let bytes = groups
+        .filter_map(|group| Some(Width::Whole.bytes_of(codes::layout(group.dim)?, group.vectors)));
+    match bytes.sum::<u64>() <= search.scope.stores.shares.piece_bytes_max {
+        true => Width::Whole,
+        false => Width::Brief,
+    }
+}
