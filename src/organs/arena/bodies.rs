@@ -1,6 +1,6 @@
 //! The bodies of a file of cells in RAM: on large pages, if there are enough of them.
 //!
-//! Never: shorter or longer than it was made.
+//! Never: gets longer or shorter.
 
 use std::ops::{Deref, DerefMut};
 

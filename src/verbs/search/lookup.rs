@@ -4,8 +4,8 @@
 //! its codes in the archive, one small read. The [`Places`] of its group say where codes stand in the arena, and which
 //! rows have a copy in RAM, without a look at the row.
 //!
-//! Each ranking may have one piece kept, as far as there is room and the system has it in memory: all at once would make
-//! the first search wait.
+//! Each ranking may have one piece kept, as far as there is room and the system has it in memory: all at once would
+//! make the first search wait.
 //!
 //! Never: scores anything.
 
@@ -250,8 +250,8 @@ fn kept_places(
     Ok(Some(places))
 }
 
-/// Codes as they are, where there is room for those of all rows of the store: what one collection takes, the others have
-/// not.
+/// Codes as they are, where there is room for those of all rows of the store: what one collection takes, the others
+/// have not.
 fn width_of_pieces(search: &Search<'_>) -> Width {
     let segments = search.scope.view.cold.segments.values();
     let groups = segments.flat_map(|segment| &segment.segment.footer().groups);
