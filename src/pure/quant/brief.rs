@@ -49,6 +49,8 @@ const STEP: f64 = 0.586;
 /// Bits a value.
 pub const BRIEF_BITS: u8 = 3;
 const LEVELS: usize = 1 << BRIEF_BITS;
+/// 1.5 * 2^23: of values as large the last bit is a unit.
+const LAST_BITS: f32 = 12_582_912.0;
 /// Bits that stand together, and the one that does not.
 pub(super) const LOW_BITS: u32 = 2;
 pub(super) const HIGH_BITS: u32 = 1;
@@ -125,21 +127,24 @@ impl<'a> BriefMaker<'a> {
     /// When a row has not the length of its layout.
     pub fn make(&mut self, row: &[u8], brief: &mut [u8]) {
         let (layout, dim) = (self.layout, self.layout.whole.dim());
-        assert_eq!(brief.len(), layout.row_bytes(), "row length");
-        pack::decode(layout.whole, row, &mut self.left);
-        let norm = pack::norm(row);
-        for (left, mean) in self.left.iter_mut().zip(self.mean) {
-            *left -= norm * mean;
+        let lengths = (row.len(), brief.len());
+        assert_eq!(lengths, (layout.whole.row_bytes(), layout.row_bytes()), "row lengths");
+        let (norm, (min, unit)) = (pack::norm(row), pack::constants(row, 0));
+        let codes = &row[layout.whole.codes_at()..];
+        // In f32, many values at a time: what it rounds is nothing beside what three bits leave out.
+        for ((left, code), mean) in self.left.iter_mut().zip(codes).zip(self.mean) {
+            *left = min + unit * f32::from(*code) - norm * mean;
         }
         let len = self.left.norm_wide();
         let step = STEP * len / (dim as f64).sqrt();
         let inverse = if step > 0.0 { (1.0 / step) as f32 } else { 0.0 };
         let levels = self.levels.iter_mut().zip(&mut self.kept);
         for (left, (level, kept)) in self.left.iter().zip(levels) {
-            // Nothing is below 0 here: the cast cuts off what the floor would.
-            let place = (left * inverse + 4.0).clamp(0.0, 7.0) as i32;
-            *level = place as u8;
-            *kept = place as f32 - 3.5;
+            // The whole number next to a half less is the floor, and stands in the last bits of so large a value: a
+            // cast would be done value by value.
+            let place = (left * inverse + 3.5).clamp(0.0, 7.0) + LAST_BITS;
+            *level = (place.to_bits() & (LEVELS as u32 - 1)) as u8;
+            *kept = (place - LAST_BITS) - 3.5;
         }
         let own = self.kept.dot_wide(&self.left);
         let factor = if own > 0.0 { len * len / own } else { 0.0 };
