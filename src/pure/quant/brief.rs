@@ -7,7 +7,7 @@
 //!
 //! What the vector x has beside the mean of its group is kept, `r = x - |x| mean`, the mean being of vectors of length
 //! 1: values that all rows share would take the few levels there are. A value is kept as
-//! `k = clamp(floor(r / step), -4, 3)`, with a step of [`STEP`] times the root of the mean square of all: what a
+//! `k = clamp(floor(r / step), -4, 3)`, with a step of 0.586 times the root of the mean square of all: what a
 //! uniform code of eight levels loses least with, of normally distributed values (J. Max, "Quantizing for minimum
 //! distortion", 1960). It stands for `factor * (k + 1/2)`, and the factor is such that the row is right about its own
 //! direction: with v all of the `k + 1/2`, `factor = |r|^2 / (v . r)`, so that what it is off by stands at a
