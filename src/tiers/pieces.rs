@@ -46,7 +46,11 @@ impl Width {
     #[must_use]
     pub fn bytes_of(self, layout: RowLayout, rows: u32) -> u64 {
         let pieces = u64::from(rows.div_ceil(CHUNK_ROWS as u32));
-        let more = MORE_BYTES + (layout.dim() * size_of::<f32>()) as u64;
+        let mean_bytes = match self {
+            Width::Whole => 0,
+            Width::Brief => layout.dim() * size_of::<f32>(),
+        };
+        let more = MORE_BYTES + mean_bytes as u64;
         u64::from(rows) * (self.code_bytes(layout) + ID_BYTES) as u64 + pieces * more
     }
 
@@ -65,7 +69,7 @@ pub struct KnownRow<'a> {
     pub width: Width,
     /// The codes.
     pub codes: &'a [u8],
-    /// The mean that brief ones are without, the same for all of a group.
+    /// The mean that brief ones are without, the same for all of a group; nothing beside whole ones.
     pub mean: &'a [f32],
     id: [u8; ID_BYTES],
     first_id: u64,
@@ -92,7 +96,11 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// Makes it of all codes of 8 bits from row `from` on, of those rows that are whole, and of the mean of its group.
+    /// Makes it of all codes of 8 bits from row `from` on, of those rows that are whole, and, if it is to be brief, of
+    /// the mean of its group.
+    ///
+    /// # Panics
+    /// When it is to be brief, and the mean has not the dimension of the layout.
     #[must_use]
     pub fn new(
         width: Width,
@@ -105,13 +113,14 @@ impl Piece {
         let row_bytes = width.code_bytes(layout) + ID_BYTES;
         let codes = codes.chunks_exact(layout.row_bytes());
         let mut bytes = vec![0; codes.len() * row_bytes];
-        let mut maker = BriefMaker::new(BriefLayout::of(layout), mean);
+        let mut maker =
+            (width == Width::Brief).then(|| BriefMaker::new(BriefLayout::of(layout), mean));
         for (row, whole) in bytes.chunks_exact_mut(row_bytes).zip(codes) {
             let Some((codes, id)) = row.split_last_chunk_mut::<ID_BYTES>() else { continue };
             *id = NONE.to_le_bytes();
-            match width {
-                Width::Whole => codes.copy_from_slice(whole),
-                Width::Brief => maker.make(whole, codes),
+            match &mut maker {
+                None => codes.copy_from_slice(whole),
+                Some(maker) => maker.make(whole, codes),
             }
         }
         let first_id = rows.first().map_or(0, |row| row.id.0);
@@ -326,8 +335,12 @@ mod tests {
         codes
     }
 
+    fn mean_of(width: Width) -> &'static [f32] {
+        if width == Width::Brief { &[0.01; DIM] } else { &[] }
+    }
+
     fn piece(width: Width, from: u32, rows: u32) -> Piece {
-        Piece::new(width, layout(), from, &codes(rows), &[], &[0.0; DIM])
+        Piece::new(width, layout(), from, &codes(rows), &[], mean_of(width))
     }
 
     #[test]
@@ -341,7 +354,7 @@ mod tests {
         let key = GroupKey { segment: 3, group: 1 };
         for width in [Width::Whole, Width::Brief] {
             let pieces = Pieces::default();
-            let piece = Piece::new(width, layout(), from, &codes(6), &rows, &[0.01; DIM]);
+            let piece = Piece::new(width, layout(), from, &codes(6), &rows, mean_of(width));
             assert_eq!(piece.bytes(), width.bytes_of(layout(), 6));
             let table = pieces.add(&key, from, piece, u64::MAX);
             assert!(table.has(from) && !table.has(0) && !table.has(2 * from));
@@ -353,7 +366,7 @@ mod tests {
             for (at, whole) in (from..).zip(codes(6).chunks_exact(layout().row_bytes())) {
                 let row = table.row(at).unwrap();
                 assert_eq!((row.width, table.width_of(at)), (width, Some(width)));
-                assert_eq!(row.mean, [0.01; DIM]);
+                assert_eq!(row.mean, mean_of(width));
                 assert_eq!(table.bytes_of(at).unwrap().len(), row.codes.len() + ID_BYTES);
                 let mut brief = vec![0; Width::Brief.code_bytes(layout())];
                 BriefMaker::new(BriefLayout::of(layout()), &[0.01; DIM]).make(whole, &mut brief);

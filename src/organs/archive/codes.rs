@@ -80,20 +80,14 @@ impl Segment {
         Ok(())
     }
 
-    /// Whether the codes of some rows can be read without a wait for the medium, as the last of them says. If not,
-    /// they will be read soon.
+    /// Whether the codes of some rows can be read without a wait for the medium, as the last of them
+    /// says. If not, they will be read soon.
     pub fn fetch_codes(&self, group: u16, from: u32, count: u32) -> bool {
         let stride = self.group(group).map(|group| stride(group.dim));
         // What is wrong, the read says.
         let (Ok(section), Ok(stride)) = (self.section(group, SectionKind::Codes), stride) else {
             return true;
         };
-        let first = section.offset + u64::from(from) * stride as u64;
-        let last = first + u64::from(count.saturating_sub(1)) * stride as u64;
-        let waits = matches!(self.file.read_if_cached(&mut [0], last), Ok(false));
-        if waits {
-            self.file.will_read(first, count as usize * stride);
-        }
-        !waits
+        self.fetch(section.offset + u64::from(from) * stride as u64, count as usize * stride)
     }
 }

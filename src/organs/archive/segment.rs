@@ -124,10 +124,16 @@ impl Segment {
     pub fn fetch_rows(&self, group: u16, from: u32, count: u32) -> bool {
         // What is wrong, the read says.
         let Ok(first) = self.row_offset(group, from, count) else { return true };
-        let last = first + u64::from(count.saturating_sub(1)) * ROW_BYTES as u64;
+        self.fetch(first, count as usize * ROW_BYTES)
+    }
+
+    /// Whether some bytes can be read without a wait for the medium, as the last of them says. If not, they will be
+    /// read soon.
+    pub(super) fn fetch(&self, offset: u64, len: usize) -> bool {
+        let last = offset.saturating_add(len.saturating_sub(1) as u64);
         let waits = matches!(self.file.read_if_cached(&mut [0], last), Ok(false));
         if waits {
-            self.file.will_read(first, count as usize * ROW_BYTES);
+            self.file.will_read(offset, len);
         }
         !waits
     }

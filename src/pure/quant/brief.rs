@@ -10,10 +10,10 @@
 //! `k = clamp(floor(r / step), -4, 3)`, with a step of 0.586 times the root of the mean square of all: what a
 //! uniform code of eight levels loses least with, of normally distributed values (J. Max, "Quantizing for minimum
 //! distortion", 1960). It stands for `factor * (k + 1/2)`, and the factor is such that the row is right about its own
-//! direction: with v all of the `k + 1/2`, `factor = |r|^2 / (v . r)`, so that what it is off by stands at a
-//! right angle to r, and is
-//! `error = sqrt(factor^2 |v|^2 - |r|^2)` long. Along a direction that has nothing to do with it that comes to
-//! `error / sqrt(dim)`, one standard deviation. Normally distributed values make an error of a fifth of |r|; what goes
+//! direction: with v all of the `k + 1/2`, `factor = |r|^2 / (v . r)`, so that what it is off by stands at a right
+//! angle to r, and is `error = sqrt(factor^2 |v|^2 - |r|^2)` long. Along a direction that has nothing to do
+//! with it that comes to `error / sqrt(dim)`, one standard deviation. Normally distributed values make an error of a
+//! fifth of |r|; what goes
 //! beyond a quarter comes of values that were cut off, in which queries may be as large as rows: it counts whole.
 //!
 //! | bytes | what |

@@ -215,7 +215,15 @@ fn piece(
     let (mut codes, mut rows) = (Vec::new(), Vec::new());
     ground.segment.segment.codes(ground.group, from, count, &mut codes)?;
     ground.whole_rows(from..from + count, &mut rows)?;
-    let mean = ground.segment.segment.sketch_mean(ground.group)?;
+    let mean = match width {
+        Width::Whole => Vec::new(),
+        Width::Brief => ground.segment.segment.sketch_mean(ground.group)?,
+    };
+    let fits = mean.len() == layout.dim() && mean.iter().all(|value| value.is_finite());
+    if width == Width::Brief && !fits {
+        // What a file says is no reason to panic, or to score rows by it: they have their codes read.
+        return Ok(Piece::default());
+    }
     Ok(Piece::new(width, layout, from, &codes, &rows, &mean))
 }
 

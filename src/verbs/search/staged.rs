@@ -122,8 +122,8 @@ fn all_left(grounds: &[Ground<'_>]) -> Chosen {
 
 /// Of fewer that were settled, how many are lost says nothing about the others.
 const ASKED_MIN: usize = 20;
-/// So many of the best bounds are put in order at a time, and asked of the disk together: a search settles some twelve,
-/// and twice as many where brief codes ranked them.
+/// So many of the best bounds are put in order at a time: a search settles some twelve, and twice as many where brief
+/// codes ranked them.
 const SETTLED_AT_ONCE: usize = 32;
 
 /// Whether a live row of the archive may be answered.
@@ -150,7 +150,10 @@ fn settle<'a>(
     let mut settled = Settled { search, answers, asked: 0, lost: 0, damaged: 0 };
     let mut bounds = Order::new(bounds, SETTLED_AT_ONCE.max(search.wanted()));
     let mut waits = !search.by_codes();
-    for one in bounds.ahead().filter_map(|(_, number)| ranked.get(number as usize)) {
+    // Where brief codes ranked, more are settled; else to announce them all were reads for nothing.
+    let are_brief = ranked.iter().any(|one| matches!(one.coded, Ok((_, BRIEF_BITS))));
+    let told = if are_brief { usize::MAX } else { search.wanted() };
+    for one in bounds.ahead().take(told).filter_map(|(_, number)| ranked.get(number as usize)) {
         if let FastCopy::Arena(block, row) = one.copy {
             block.block.fetch_id(row);
         }
