@@ -13,8 +13,8 @@
 //! direction: with v all of the `k + 1/2`, `factor = |r|^2 / (v . r)`, so that what it is off by stands at a right
 //! angle to r, and is `error = sqrt(factor^2 |v|^2 - |r|^2)` long. Along a direction that has nothing to do
 //! with it that comes to `error / sqrt(dim)`, one standard deviation. Normally distributed values make an error of a
-//! fifth of |r|; what goes
-//! beyond a quarter comes of values that were cut off, in which queries may be as large as rows: it counts whole.
+//! fifth of |r|; what goes beyond a quarter comes of values that were cut off, in which queries may be as large as
+//! rows: it counts whole.
 //!
 //! | bytes | what |
 //! |---|---|
