@@ -208,7 +208,8 @@ pub fn all(data: &Data) -> Outcome<Vec<Kernel<'_>>> {
     kernels.extend(scans(data, "sketch", data.signs.row_bytes(), 0.05, |simd| {
         let query = SketchQuery::with_simd(data.signs, &data.mean, &data.query, simd);
         Box::new(move |scores| {
-            query.score_blocks(&data.blocks[..data.signs.blocks_bytes(scores.len())], scores);
+            let blocks = &data.blocks[..data.signs.blocks_bytes(scores.len())];
+            query.score_blocks(blocks, &[], scores);
         })
     })?);
 

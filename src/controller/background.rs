@@ -1,5 +1,5 @@
-//! The one background thread: drains promises nobody waits for, checkpoints, compresses, and reads
-//! hot entries back into RAM after an open.
+//! The one background thread: drains promises nobody waits for, checkpoints, compresses, keeps codes that searches
+//! want, and reads hot entries back into RAM after an open.
 //!
 //! It sleeps on a condition variable without a timeout, so an idle store wakes nobody and writes
 //! nothing. It starts with the first wish, not with the store. A panic in it poisons the store
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::controller::engine::Engine;
+use crate::controller::piecing::PIECES_A_SEARCH;
 use crate::pure::policy::TRIGGER_SHARE;
 use crate::tiers::grouper::Missed;
 use crate::words::error::Error;
@@ -29,6 +30,8 @@ pub struct Wishes {
     pub refill: bool,
     /// Group sketches into cells.
     pub group: bool,
+    /// Make the pieces that searches want.
+    pub pieces: bool,
     /// Save the columns.
     pub columns: bool,
     /// Make the index anew.
@@ -39,7 +42,7 @@ pub struct Wishes {
 impl Wishes {
     fn any(&self) -> bool {
         let work = self.drain || self.checkpoint || self.due || self.compress || self.group;
-        work || self.refill || self.columns || self.heal
+        work || self.refill || self.pieces || self.columns || self.heal
     }
 }
 
@@ -151,6 +154,9 @@ fn run(engine: &Engine) {
                 });
             } else if wishes.group {
                 engine.group(Missed::Much);
+            }
+            if wishes.pieces {
+                engine.make_pieces(PIECES_A_SEARCH, true);
             }
         }));
         if outcome.is_err() {

@@ -10,6 +10,7 @@ pub mod grouping;
 pub mod lead;
 pub mod maintenance;
 pub mod opening;
+pub mod piecing;
 pub mod poison;
 pub mod prepared;
 pub mod pressure;

@@ -316,9 +316,10 @@ impl Collection {
         Ok(hits)
     }
 
-    /// What a search teaches about its hits: soft state, in RAM.
+    /// What a search teaches, about its hits and what it missed: soft state, in RAM.
     fn remember(&self, query: &Query, hits: impl Iterator<Item = (EntryId, Option<f32>)>) {
         let engine = self.store.engine();
+        engine.make_pieces_if_wanted();
         if engine.options.read_only {
             return;
         }

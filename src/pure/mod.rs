@@ -6,7 +6,6 @@ mod lines;
 pub mod margins;
 pub mod policy;
 pub mod quant;
-pub mod reach;
 pub mod score;
 mod simd;
 pub mod sketch;

@@ -97,7 +97,7 @@ fn recalls(set: &Set, every: usize, candidates: usize, settled: usize) -> Recall
             hits as f64 / K as f64
         };
         count += 1.0;
-        SketchQuery::new(layout, &mean, query).score_blocks(&blocks, &mut scores);
+        SketchQuery::new(layout, &mean, query).score_blocks(&blocks, &[], &mut scores);
         let chosen = best(candidates, scores.iter().copied().enumerate());
 
         let codes = CodeQuery::new(eight, METRIC, query);

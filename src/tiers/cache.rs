@@ -20,7 +20,7 @@ use roaring::RoaringBitmap;
 use crate::words::error::Result;
 
 /// A group of a sealed segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupKey {
     /// Number of the segment.
     pub segment: u64,

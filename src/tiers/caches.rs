@@ -17,6 +17,7 @@ use crate::tiers::View;
 use crate::tiers::cache::{Cache, GroupKey, Masks, Sketches};
 use crate::tiers::pieces::Pieces;
 use crate::tiers::places::{PLACE_BYTES, Places};
+use crate::tiers::wanted::WantedPieces;
 
 /// The sketches of whole files of cells, by number.
 pub type CellBodies = Cache<u64, Bodies>;
@@ -36,6 +37,8 @@ pub struct Caches {
     pub places: CodePlaces,
     /// Codes of rows of the archive, and whose they are.
     pub pieces: Pieces,
+    /// Those of them that searches miss.
+    pub wanted: WantedPieces,
 }
 
 impl Caches {

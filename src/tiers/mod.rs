@@ -33,6 +33,7 @@ pub mod packer;
 pub mod pieces;
 pub mod places;
 pub mod probe;
+pub mod wanted;
 
 pub use cache::GroupKey;
 use cold::{Cold, ColdRow};

@@ -11,7 +11,7 @@
 //! The pieces of a group stand in a [`Table`] that never changes, so that a search asks for it once: with a new piece
 //! there is a new table. Pieces are spare: the least recently used group lets go of its own first.
 //!
-//! Never: makes a piece while others wait for a lock.
+//! Never: reads one, or decides that it is to be there.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -201,6 +201,8 @@ pub struct Pieces(Mutex<State>);
 struct State {
     tables: HashMap<GroupKey, Kept>,
     bytes: u64,
+    /// Of these, pieces with codes of 8 bits.
+    whole_bytes: u64,
     clock: u64,
 }
 
@@ -208,6 +210,37 @@ struct State {
 struct Kept {
     table: Arc<Table>,
     used: u64,
+}
+
+/// Bytes of some pieces, and of those of 8 bits among them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    bytes: u64,
+    whole_bytes: u64,
+}
+
+impl Counted {
+    fn of(piece: &Piece) -> Counted {
+        let bytes = piece.bytes();
+        Counted { bytes, whole_bytes: if piece.is_whole() { bytes } else { 0 } }
+    }
+
+    fn add(&mut self, other: Counted) {
+        self.bytes += other.bytes;
+        self.whole_bytes += other.whole_bytes;
+    }
+}
+
+impl State {
+    fn may_have_room(&self, bytes: u64, bytes_max: u64, width: Width) -> bool {
+        let go = if width == Width::Brief { self.whole_bytes } else { 0 };
+        (self.bytes - go).saturating_add(bytes) <= bytes_max
+    }
+
+    fn let_go(&mut self, gone: Counted) {
+        self.bytes -= gone.bytes;
+        self.whole_bytes -= gone.whole_bytes;
+    }
 }
 
 impl Pieces {
@@ -229,11 +262,14 @@ impl Pieces {
         let (all, used) = (state.bytes, state.clock);
         let known = state.tables.get(key).map(|kept| &kept.table);
         let there = known.and_then(|table| table.piece(from));
-        let is_better = there.is_none_or(|there| piece.is_whole() && !there.is_whole());
-        let bytes = (all - there.map_or(0, Piece::bytes)).saturating_add(piece.bytes());
+        // One that knows nothing says of a brief one that there is none of 8 bits to be had.
+        let is_better = there.is_none_or(|there| !there.is_whole() && piece.width != there.width);
+        let gone = there.map(Counted::of).unwrap_or_default();
+        let bytes = (all - gone.bytes).saturating_add(piece.bytes());
         if !is_better || bytes > bytes_max {
             return known.map(Arc::clone).unwrap_or_default();
         }
+        let whole_bytes = state.whole_bytes - gone.whole_bytes + Counted::of(&piece).whole_bytes;
         let kept = state.tables.entry(*key).or_insert_with(|| Kept { used, ..Kept::default() });
         // A search that holds the table goes on with the old one.
         let table = Arc::make_mut(&mut kept.table);
@@ -243,14 +279,14 @@ impl Pieces {
             *slot = Some(piece);
         }
         let table = Arc::clone(&kept.table);
-        state.bytes = bytes;
+        (state.bytes, state.whole_bytes) = (bytes, whole_bytes);
         table
     }
 
-    /// Whether a piece of so many bytes would fit beside all others.
+    /// Whether a piece of so many bytes would fit beside all others; a brief one makes those of 8 bits go.
     #[must_use]
-    pub fn has_room(&self, bytes: u64, bytes_max: u64) -> bool {
-        self.0.lock().bytes.saturating_add(bytes) <= bytes_max
+    pub fn may_have_room(&self, bytes: u64, bytes_max: u64, width: Width) -> bool {
+        self.0.lock().may_have_room(bytes, bytes_max, width)
     }
 
     /// Lets go until no more than this is kept, of the least recently used group first.
@@ -261,51 +297,58 @@ impl Pieces {
             let Some(oldest) = oldest else { return };
             let mut over = state.bytes - bytes_max;
             let Some(kept) = state.tables.get_mut(&oldest) else { return };
-            let (table, mut gone) = (Arc::make_mut(&mut kept.table), 0);
+            let (table, mut gone) = (Arc::make_mut(&mut kept.table), Counted::default());
             while over > 0
                 && let Some(last) = table.0.pop()
             {
-                let bytes = last.map_or(0, |piece| piece.bytes());
-                (gone, over) = (gone + bytes, over.saturating_sub(bytes));
+                let last = last.as_ref().map(Counted::of).unwrap_or_default();
+                gone.add(last);
+                over = over.saturating_sub(last.bytes);
             }
             if table.0.is_empty() {
                 state.tables.remove(&oldest);
             }
-            state.bytes = state.bytes.saturating_sub(gone);
+            state.let_go(gone);
         }
     }
 
-    /// Lets go of pieces with codes of 8 bits until so many bytes more would fit, and says whether they do.
+    /// Whether so many bytes more fit, once as many pieces of 8 bits are let go of as brief ones need for it. Where all
+    /// of those would not be enough, none goes.
     #[must_use]
-    pub fn make_room_of_whole(&self, bytes: u64, bytes_max: u64) -> bool {
+    pub fn make_room(&self, bytes: u64, bytes_max: u64, width: Width) -> bool {
         let mut state = self.0.lock();
-        let all = state.bytes.saturating_add(bytes);
-        let (over, mut gone) = (all.saturating_sub(bytes_max), 0);
+        if !state.may_have_room(bytes, bytes_max, width) {
+            return false;
+        }
+        let over = state.bytes.saturating_add(bytes).saturating_sub(bytes_max);
+        let mut gone = Counted::default();
         for kept in state.tables.values_mut() {
-            if gone >= over {
+            if gone.bytes >= over {
                 break;
             }
             if !kept.table.0.iter().flatten().any(Piece::is_whole) {
                 continue;
             }
             for slot in &mut Arc::make_mut(&mut kept.table).0 {
-                if gone < over
+                if gone.bytes < over
                     && let Some(piece) = slot.take_if(|piece| piece.is_whole())
                 {
-                    gone += piece.bytes();
+                    gone.add(Counted::of(&piece));
                 }
             }
         }
-        state.bytes = state.bytes.saturating_sub(gone);
-        gone >= over
+        state.let_go(gone);
+        true
     }
 
     /// Forgets the groups that do not belong any more.
     pub fn retain(&self, belongs: impl Fn(&GroupKey) -> bool) {
         let mut state = self.0.lock();
         state.tables.retain(|key, _| belongs(key));
+        let mut all = Counted::default();
         let pieces = state.tables.values().flat_map(|kept| kept.table.0.iter().flatten());
-        state.bytes = pieces.map(Piece::bytes).sum();
+        pieces.for_each(|piece| all.add(Counted::of(piece)));
+        (state.bytes, state.whole_bytes) = (all.bytes, all.whole_bytes);
     }
 
     /// Bytes of all that is kept.
@@ -389,7 +432,8 @@ mod tests {
         add(&a, 2 * rows, 3 * one);
         add(&b, rows, 3 * one);
         assert!(!add(&b, 0, 3 * one).has(0), "there is no room");
-        assert!(!pieces.has_room(1, 3 * one) && pieces.has_room(one, 4 * one));
+        let fits = |bytes, most| pieces.may_have_room(bytes, most, Width::Whole);
+        assert!(!fits(1, 3 * one) && fits(one, 4 * one));
         assert!(early.has(0) && !early.has(2 * rows), "who looked early goes on with that");
         let _ = pieces.get(&a);
         pieces.shrink(3 * one - 1);
@@ -421,11 +465,14 @@ mod tests {
         pieces.add(&key, 3 * rows, piece(Width::Brief, 3 * rows, 8), u64::MAX);
         assert_eq!(pieces.bytes(), 3 * whole + brief);
         // One of them is enough.
-        assert!(pieces.make_room_of_whole(brief, 3 * whole + brief));
+        assert!(!pieces.make_room(1, 3 * whole + brief, Width::Whole), "eight bits make none go");
+        assert!(pieces.make_room(brief, 3 * whole + brief, Width::Brief));
         let kept = |nth| pieces.get(&key).width_of(nth * rows);
         assert_eq!((kept(0), kept(1), kept(3)), (None, Some(Width::Whole), Some(Width::Brief)));
         assert_eq!(pieces.bytes(), 2 * whole + brief);
-        assert!(!pieces.make_room_of_whole(brief, 0), "all of them are not");
+        assert!(!pieces.make_room(brief, brief, Width::Brief), "all of them are not");
+        assert_eq!(kept(1), Some(Width::Whole), "so none went");
+        assert!(pieces.make_room(brief, 2 * brief, Width::Brief));
         assert_eq!((kept(1), kept(2), kept(3)), (None, None, Some(Width::Brief)));
         assert_eq!(pieces.bytes(), brief);
         // Where there is room again, eight bits come back, and three never.
@@ -434,5 +481,19 @@ mod tests {
         assert_eq!(add(Width::Whole, whole).width_of(3 * rows), Some(Width::Whole));
         assert_eq!(add(Width::Brief, u64::MAX).width_of(3 * rows), Some(Width::Whole));
         assert_eq!(pieces.bytes(), whole);
+        assert!(pieces.may_have_room(whole, whole, Width::Brief));
+        pieces.add(&key, 0, piece(Width::Brief, 0, 8), u64::MAX);
+        pieces.shrink(brief);
+        assert!(!pieces.may_have_room(1, brief, Width::Brief), "the one of eight bits is gone");
+        pieces.add(&key, rows, piece(Width::Whole, rows, 8), u64::MAX);
+        // That there are no codes of 8 bits to be had is known of a brief one, and no more of a whole one.
+        pieces.add(&key, 0, piece(Width::Brief, 0, 8), u64::MAX);
+        pieces.add(&key, rows, Piece::default(), u64::MAX);
+        let table = pieces.add(&key, 0, Piece::default(), u64::MAX);
+        assert!(table.has(0) && table.width_of(0).is_none());
+        assert_eq!(table.width_of(rows), Some(Width::Whole));
+        assert_eq!(pieces.bytes(), whole + MORE_BYTES);
+        pieces.retain(|_| false);
+        assert!(pieces.bytes() == 0 && !pieces.may_have_room(1, 0, Width::Brief));
     }
 }

@@ -107,7 +107,7 @@ pub fn sketches(bytes: &[u8]) -> Answer {
     let Some(blocks) = bytes.get(..layout.blocks_bytes(BLOCK_ROWS)) else { return Ok(false) };
     let (mean, query) = (vec![0.0; layout.dim()], vec![0.5; layout.dim()]);
     let mut scores = vec![0.0; BLOCK_ROWS];
-    SketchQuery::new(layout, &mean, &query).score_blocks(blocks, &mut scores);
+    SketchQuery::new(layout, &mean, &query).score_blocks(blocks, &[], &mut scores);
     Ok(true)
 }
 

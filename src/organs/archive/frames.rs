@@ -60,17 +60,24 @@ impl Segment {
         }
     }
 
-    fn frame_entry(&self, group: u16, kind: SectionKind, index: u32) -> Result<FrameEntry> {
-        let table_kind = match kind {
-            SectionKind::Bodies => SectionKind::BodyTable,
-            _ => SectionKind::PayloadTable,
-        };
-        let table = self.section(group, table_kind)?;
-        let section = self.section(group, kind)?;
+    /// Where the place of a frame is said.
+    pub(super) fn frame_entry_at(&self, group: u16, kind: SectionKind, index: u32) -> Result<u64> {
+        let table = self.section(group, table_of(kind))?;
         if index >= table.items {
             return Err(self.damaged(table.offset, format!("there is no frame {index}")));
         }
-        let at = table.offset + u64::from(index) * TABLE_ENTRY_BYTES as u64;
+        Ok(table.offset + u64::from(index) * TABLE_ENTRY_BYTES as u64)
+    }
+
+    /// The place of a frame.
+    pub(super) fn frame_entry(
+        &self,
+        group: u16,
+        kind: SectionKind,
+        index: u32,
+    ) -> Result<FrameEntry> {
+        let at = self.frame_entry_at(group, kind, index)?;
+        let (table_kind, section) = (table_of(kind), self.section(group, kind)?);
         let mut bytes = [0; TABLE_ENTRY_BYTES];
         self.read(&mut bytes, at)?;
         let entry = FrameEntry::decode(&bytes, self.seed, table_kind, group, index)
@@ -145,6 +152,13 @@ impl Segment {
             ));
         }
         Ok(())
+    }
+}
+
+fn table_of(kind: SectionKind) -> SectionKind {
+    match kind {
+        SectionKind::Bodies => SectionKind::BodyTable,
+        _ => SectionKind::PayloadTable,
     }
 }
 

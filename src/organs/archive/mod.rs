@@ -26,6 +26,7 @@ use crate::io::Disk;
 use crate::words::error::{Error, Result};
 use crate::words::safeguard::Safeguard;
 
+mod ahead;
 pub mod carve;
 pub mod codes;
 pub mod frames;
@@ -41,6 +42,7 @@ pub mod writer;
 mod tests;
 
 pub use crate::bytes::codec::row::Row;
+pub use ahead::ask_for;
 pub use frames::BodyReader;
 pub use segment::Segment;
 pub use writer::{NewSegment, PayloadReader, Sealed, Shape, write_segment};

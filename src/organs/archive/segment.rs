@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::bytes::codec::body::Body;
@@ -136,6 +137,24 @@ impl Segment {
             self.file.will_read(offset, len);
         }
         !waits
+    }
+
+    /// Replaces `out` by those of some rows that are whole.
+    pub fn whole_rows(&self, group: u16, numbers: Range<u32>, out: &mut Vec<Row>) -> Result<()> {
+        out.clear();
+        let count = numbers.end.saturating_sub(numbers.start);
+        match self.rows(group, numbers.start, count, out) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {}
+            other => return other,
+        }
+        for number in numbers {
+            match self.row(group, number) {
+                Ok(row) => out.push(row),
+                Err(error) if error.kind() == ErrorKind::Corrupt => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// One row.

@@ -54,37 +54,38 @@ fn bits(first: u32, last: u32) -> u64 {
 }
 
 impl Segment {
-    /// The exact vector of row `number`, if it was checked before: by its number alone.
-    pub fn checked_vector(&self, group: u16, number: u32) -> Result<Option<Vec<f32>>> {
+    /// Reads the exact vector of row `number`, if it was checked before: by its number alone. Says whether it was;
+    /// only then `out` is that vector.
+    pub fn checked_vector(&self, group: u16, number: u32, out: &mut Vec<f32>) -> Result<bool> {
         let checked = self.checked.get(usize::from(group));
         if !checked.is_some_and(|checked| checked.get(number, number.saturating_add(1))) {
-            return Ok(None);
+            return Ok(false);
         }
-        let stride = self.group(group)?.stride();
-        let section = self.section(group, SectionKind::Vectors)?;
-        let offset = section.offset + u64::from(number) * stride as u64;
-        let mut values = vec![0.0; self.group(group)?.dim as usize];
-        widen(self.group(group)?.element, &mut values, |bytes| self.read(bytes, offset))?;
-        Ok(Some(values))
+        let (offset, _) = self.vector_place(group, number)?;
+        out.resize(self.group(group)?.dim as usize, 0.0);
+        widen(self.group(group)?.element, out, |bytes| self.read(bytes, offset))?;
+        Ok(true)
     }
 
     /// Whether the exact vector of row `number` can be read without a wait for the medium. If not, it will be
     /// read soon, and the row: on a disk that is asked for many at once, they arrive together.
     pub fn fetch_vector(&self, group: u16, number: u32) -> bool {
-        let places = || -> Result<(u64, u64, usize)> {
-            let stride = self.group(group)?.stride();
-            let vectors = self.section(group, SectionKind::Vectors)?.offset;
-            let vector = vectors + u64::from(number) * stride as u64;
-            Ok((self.row_offset(group, number, 1)?, vector, stride))
-        };
         // What is wrong, the read says.
-        let Ok((row, vector, stride)) = places() else { return true };
+        let places = (self.row_offset(group, number, 1), self.vector_place(group, number));
+        let (Ok(row), Ok((vector, stride))) = places else { return true };
         if !matches!(self.file.read_if_cached(&mut [0], vector), Ok(false)) {
             return true;
         }
         self.file.will_read(row, ROW_BYTES);
         self.file.will_read(vector, stride);
         false
+    }
+
+    /// Where the exact vector of row `number` stands, if the row has one, and its bytes.
+    pub(super) fn vector_place(&self, group: u16, number: u32) -> Result<(u64, usize)> {
+        let stride = self.group(group)?.stride();
+        let vectors = self.section(group, SectionKind::Vectors)?.offset;
+        Ok((vectors + u64::from(number) * stride as u64, stride))
     }
 
     /// The exact vector of a row, or `None` when it has none.

@@ -209,12 +209,6 @@ impl BriefQuery {
         BriefQuery { layout, metric, simd, scale, norm, offset, rounding, values: values.into() }
     }
 
-    /// The layout of the rows it can score.
-    #[must_use]
-    pub fn layout(&self) -> BriefLayout {
-        self.layout
-    }
-
     /// The score of a row, as that of [`CodeQuery`], and how far it may lie from that of the row it was made of, but
     /// once in some eighty times. `base` is the dot product of the query and the mean that the row is without.
     ///

@@ -185,10 +185,12 @@ impl CodeQuery {
     #[must_use]
     pub fn slack(&self, row: &[u8]) -> f32 {
         assert_eq!(row.len(), self.layout.row_bytes(), "bytes of the row");
-        let steps = (0..self.layout.groups()).map(|group| pack::constants(row, group).1);
-        let step = f64::from(steps.fold(0.0, f32::max));
+        let step = match self.layout.groups() {
+            1 => pack::constants(row, 0).1.max(0.0),
+            groups => (0..groups).map(|group| pack::constants(row, group).1).fold(0.0, f32::max),
+        };
         // The error of the dot product: each value is off by step / sqrt(12) on average.
-        let dot = 3.0 * step / 12.0_f64.sqrt() * self.norm;
+        let dot = 3.0 * f64::from(step) / 12.0_f64.sqrt() * self.norm;
         slack(self.metric, dot, self.norm * f64::from(pack::norm(row)))
     }
 

@@ -127,11 +127,12 @@ impl SketchQuery {
     }
 
     /// Scores of the first `scores.len()` rows of `blocks`, higher is nearer: estimates of cosine,
-    /// dot product, or negative squared distance.
+    /// dot product, or negative squared distance. Blocks of `next` are scored after these, if they are known: a kernel
+    /// may ask for them from memory.
     ///
     /// # Panics
     /// When `blocks` is not as many whole blocks as these rows take.
-    pub fn score_blocks(&self, blocks: &[u8], scores: &mut [f32]) {
+    pub fn score_blocks(&self, blocks: &[u8], next: &[u8], scores: &mut [f32]) {
         assert_eq!(blocks.len(), self.layout.blocks_bytes(scores.len()), "bytes of the blocks");
         match self.simd.level() {
             Level::Scalar => scalar::score_blocks(self, blocks, scores),
@@ -140,7 +141,7 @@ impl SketchQuery {
             Level::Avx2 => unsafe { avx2::score_blocks(self, blocks, scores) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Simd` of this level exists only where these parts of AVX-512 were found.
-            Level::Avx512 => unsafe { avx512::score_blocks(self, blocks, scores) },
+            Level::Avx512 => unsafe { avx512::score_blocks(self, blocks, next, scores) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: a `Simd` of this level exists only where NEON was found.
             Level::Neon => unsafe { neon::score_blocks(self, blocks, scores) },

@@ -33,7 +33,7 @@ fn blocks_of(layout: SketchLayout, mean: &[f32], vectors: &[Vec<f32>]) -> Vec<u8
 
 fn scores_of(query: &SketchQuery, blocks: &[u8], rows: usize) -> Vec<f32> {
     let mut scores = vec![f32::NAN; rows];
-    query.score_blocks(blocks, &mut scores);
+    query.score_blocks(blocks, &[], &mut scores);
     scores
 }
 
@@ -61,10 +61,11 @@ fn every_instruction_set_gives_the_scores_of_the_specification() {
         for metric in METRICS {
             let layout = SketchLayout::new(dim, metric).unwrap();
             let mean: Vec<f32> = values(dim, 99).iter().map(|m| m * 0.02).collect();
-            // One block, two blocks, and a half one after them.
+            // Six blocks, and a half one after them, where some of them are asked for ahead; else two.
             // Some of the rows are zeros.
+            let rows: usize = if dim % 16 == 0 { 416 } else { 160 };
             let vector = |i| if i % 13 == 5 { vec![0.0; dim] } else { values(dim, i) };
-            let vectors: Vec<Vec<f32>> = (0..160).map(vector).collect();
+            let vectors: Vec<Vec<f32>> = (0..).map(vector).take(rows).collect();
             let blocks = blocks_of(layout, &mean, &vectors);
             let query = values(dim, 1234);
             let all: Vec<Vec<u32>> = Simd::all()
@@ -72,6 +73,14 @@ fn every_instruction_set_gives_the_scores_of_the_specification() {
                 .map(|simd| {
                     let query = SketchQuery::with_simd(layout, &mean, &query, simd);
                     let scores = scores_of(&query, &blocks, vectors.len());
+                    for first in [0, 1, 2, rows / BLOCK_ROWS] {
+                        // Some blocks, then those that were said to be next.
+                        let (mut parts, at) = (vec![0.0; rows], first * BLOCK_ROWS);
+                        let (now, next) = blocks.split_at(layout.blocks_bytes(at));
+                        query.score_blocks(now, next, &mut parts[..at]);
+                        query.score_blocks(next, &[], &mut parts[at..]);
+                        assert_eq!(parts, scores, "dim {dim} {metric:?} {first}");
+                    }
                     scores.iter().map(|s| s.to_bits()).collect()
                 })
                 .collect();

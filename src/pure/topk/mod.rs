@@ -7,14 +7,18 @@
 //! Where the ids are not known yet, a [`Sieve`] keeps the best k by some number and all that score the same as
 //! the last of them, so that whoever knows the ids may decide.
 
+mod nth;
 mod order;
+mod reach;
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use crate::words::id::EntryId;
 
-use order::{key, of_key};
+use nth::nth_best;
+use order::sorted;
+use reach::reaching;
 
 pub use order::Order;
 
@@ -67,6 +71,7 @@ impl<T> TopK<T> {
 
     /// The score an entry needs: one with a lower score is not taken, one with this very score
     /// only if its id is lower than the last one's. Negative infinity until k are kept.
+    #[inline]
     #[must_use]
     pub fn threshold(&self) -> f32 {
         match self.heap.peek() {
@@ -78,8 +83,17 @@ impl<T> TopK<T> {
 
     /// Takes the entry if it is among the best k so far; says whether it was taken. A NaN counts
     /// as negative infinity, negative zero as zero.
+    #[inline]
     pub fn offer(&mut self, score: f32, id: EntryId, item: T) -> bool {
         let score = if score.is_nan() { f32::NEG_INFINITY } else { score + 0.0 };
+        // Most of those offered end here.
+        if score < self.threshold() {
+            return false;
+        }
+        self.take(score, id, item)
+    }
+
+    fn take(&mut self, score: f32, id: EntryId, item: T) -> bool {
         if self.heap.len() < self.k {
             self.heap.push(Kept { score, id, item });
             return true;
@@ -110,12 +124,15 @@ pub struct Sieve {
     threshold: f32,
     /// The score that more than `ties_max` had too many of, the last time.
     crowded: Option<f32>,
-    /// Scores and numbers as integers that are sorted out without a branch.
-    kept: Vec<u64>,
+    /// Scores, and for each the number of what it is of.
+    scores: Vec<f32>,
+    numbers: Vec<u32>,
+    /// Scratch: where those scores stand in a run, or among those kept, that are high enough.
+    places: Vec<u32>,
     /// So many are sorted out.
     full: usize,
-    /// The key of the one that [`Sieve::nth`] was last asked for: better ones have lower keys.
-    nth_limit: u64,
+    /// What [`Sieve::nth`] said the last time: it never gets less.
+    nth: f32,
 }
 
 /// So many are gathered before the best k of them are chosen: few, so that the threshold soon says
@@ -124,9 +141,16 @@ fn full(k: usize) -> usize {
     k.saturating_mul(2).saturating_add(128)
 }
 
-/// The last of all keys with a score like that of this one.
-fn last_alike(key: u64) -> u64 {
-    key | u64::from(u32::MAX)
+/// Keeps what stands at some places, which ascend.
+fn keep<T: Copy>(all: &mut Vec<T>, places: &[u32]) {
+    for (to, from) in places.iter().enumerate() {
+        if let Some(kept) = all.get(*from as usize).copied()
+            && let Some(slot) = all.get_mut(to)
+        {
+            *slot = kept;
+        }
+    }
+    all.truncate(places.len());
 }
 
 impl Sieve {
@@ -134,69 +158,70 @@ impl Sieve {
     #[must_use]
     pub fn new(k: usize, ties_max: usize) -> Sieve {
         let threshold = if k == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
-        let (kept, full) = (Vec::new(), full(k));
-        Sieve { k, ties_max, threshold, crowded: None, kept, full, nth_limit: u64::MAX }
+        let (scores, numbers, places) = (Vec::new(), Vec::new(), Vec::new());
+        let (crowded, full, nth) = (None, full(k), f32::NEG_INFINITY);
+        Sieve { k, ties_max, threshold, crowded, scores, numbers, places, full, nth }
     }
 
-    /// What scores less is not taken.
-    #[must_use]
-    pub fn threshold(&self) -> f32 {
-        self.threshold
-    }
-
-    /// Takes those of a run of scores at `places`, all of which reach the threshold, and none of which is a NaN or a
-    /// negative zero; the first of the run has the number `first`.
-    pub fn offer_all(&mut self, scores: &[f32], places: &[u32], first: u32) {
+    /// Takes the scores of a run, none of which is a negative zero. The first has the number `first`, the next the
+    /// one after it. A NaN is not taken, nor is one whose number does not count.
+    pub fn offer_all(&mut self, scores: &[f32], first: u32, counts: impl Fn(u32) -> bool) {
         if self.k == 0 {
             return;
         }
-        let score = |at: u32| scores.get(at as usize).copied().unwrap_or(f32::NEG_INFINITY);
-        self.kept.extend(places.iter().map(|at| key(score(*at), first + at)));
-        self.shrink_if_full();
+        self.places.clear();
+        reaching(scores, self.threshold, &mut self.places);
+        self.places.retain(|at| counts(first + at));
+        let score = |at: &u32| scores.get(*at as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        self.scores.extend(self.places.iter().map(score));
+        self.numbers.extend(self.places.iter().map(|at| first + at));
+        if self.scores.len() >= self.full {
+            self.shrink();
+            // Twice what stayed: each offer pays for a constant number of steps here.
+            self.full = self.scores.len().saturating_mul(2).max(full(self.k));
+        }
     }
 
     /// The score of the n-th best so far; `None` while there are fewer, for an n of 0, and for one above k. It is
     /// meant to be asked for the same n each time.
     pub fn nth(&mut self, n: usize) -> Option<f32> {
-        let last = n.checked_sub(1).filter(|_| n <= self.k)?;
-        // The n best of before are there still, so whoever is among them now is no worse than they.
-        let mut best: Vec<u64> =
-            self.kept.iter().copied().filter(|key| *key <= self.nth_limit).collect();
-        if last >= best.len() {
+        if n > self.k {
             return None;
         }
-        self.nth_limit = *best.select_nth_unstable(last).1;
-        Some(of_key(self.nth_limit).0)
-    }
-
-    fn shrink_if_full(&mut self) {
-        if self.kept.len() >= self.full {
-            self.shrink();
-            // Twice what stayed: each offer pays for a constant number of steps here.
-            self.full = self.kept.len().saturating_mul(2).max(full(self.k));
-        }
+        // The n best of before are there still, so the n-th best of now is no worse than that of then.
+        self.nth = nth_best(&self.scores, n, self.nth)?;
+        Some(self.nth)
     }
 
     fn most(&self) -> usize {
         self.k.saturating_add(self.ties_max)
     }
 
-    /// Lets go of what is not among the best k so far; the threshold is then the score of the last of them.
+    /// Lets go of what is not among the best k so far; the threshold is then the score of the last of them. Those
+    /// that score like it stay, as far as there is room.
     fn shrink(&mut self) {
-        let Some(last) = self.k.checked_sub(1).filter(|last| *last < self.kept.len()) else {
+        if self.scores.len() <= self.k {
             return;
-        };
-        let (_, last, rest) = self.kept.select_nth_unstable(last);
-        self.threshold = of_key(*last).0;
-        // Behind the best k stay those that score like the last of them.
-        let limit = last_alike(*last);
-        let mut alike: Vec<u64> = rest.iter().copied().filter(|key| *key <= limit).collect();
-        self.kept.truncate(self.k);
-        self.kept.append(&mut alike);
-        if self.kept.len() > self.most() {
-            self.kept.truncate(self.most());
-            self.crowded = Some(self.threshold);
         }
+        let Some(last) = nth_best(&self.scores, self.k, self.threshold) else { return };
+        self.threshold = last;
+        let mut best = std::mem::take(&mut self.places);
+        best.clear();
+        reaching(&self.scores, last, &mut best);
+        if best.len() > self.most() {
+            self.crowded = Some(last);
+            let better = self.scores.iter().filter(|score| **score > last).count();
+            let (mut room, scores) = (self.most() - better, &self.scores);
+            best.retain(|at| {
+                let is_last = scores.get(*at as usize) == Some(&last);
+                let stays = !is_last || room > 0;
+                room -= usize::from(is_last && stays);
+                stays
+            });
+        }
+        keep(&mut self.scores, &best);
+        keep(&mut self.numbers, &best);
+        self.places = best;
     }
 
     /// What was kept with its scores, the best first, and whether there were more of the last score
@@ -205,8 +230,7 @@ impl Sieve {
     pub fn into_sorted(mut self) -> (Vec<(f32, u32)>, bool) {
         self.shrink();
         let crowded = self.crowded == Some(self.threshold);
-        self.kept.sort_unstable();
-        (self.kept.into_iter().map(of_key).collect(), crowded)
+        (sorted(&self.scores, &self.numbers), crowded)
     }
 }
 
@@ -264,16 +288,12 @@ mod tests {
             for rows in runs {
                 // Runs at once, and what is left one by one.
                 let run = &all[from..all.len().min(from + rows)];
-                let reaching = |at: &u32| run[*at as usize] >= sieve.threshold();
-                let places: Vec<u32> = (0..run.len() as u32).filter(reaching).collect();
-                sieve.offer_all(run, &places, from as u32);
+                sieve.offer_all(run, from as u32, |_| true);
                 from += run.len();
                 prop_assert_eq!(sieve.nth(nth), nth_best(nth, &scores[..from]).map(f32::from));
             }
             for (score, number) in all.iter().zip(0..).skip(from) {
-                if *score >= sieve.threshold() {
-                    sieve.offer_all(&[*score], &[0], number);
-                }
+                sieve.offer_all(&[*score], number, |_| true);
             }
             prop_assert_eq!(sieve.nth(nth), nth_best(nth, &scores).map(f32::from));
             prop_assert_eq!(sieve.nth(k + 1), None);

@@ -18,7 +18,7 @@ pub struct Order {
 }
 
 /// Lower for a higher score, by [`f32::total_cmp`], and for a lower number.
-pub(super) fn key(score: f32, number: u32) -> u64 {
+fn key(score: f32, number: u32) -> u64 {
     let bits = score.to_bits();
     // Negative ones ascend with their bits, positive ones descend, and come before.
     let turned = if bits >> 31 == 0 { !bits & !(1 << 31) } else { bits };
@@ -26,10 +26,17 @@ pub(super) fn key(score: f32, number: u32) -> u64 {
 }
 
 /// The score and the number of a key.
-pub(super) fn of_key(key: u64) -> (f32, u32) {
+fn of_key(key: u64) -> (f32, u32) {
     let turned = (key >> 32) as u32;
     let bits = if turned >> 31 == 0 { !turned & !(1 << 31) } else { turned };
     (f32::from_bits(bits), key as u32)
+}
+
+/// Numbered scores, all of them, the best first.
+pub(super) fn sorted(scores: &[f32], numbers: &[u32]) -> Vec<(f32, u32)> {
+    let mut keys: Vec<u64> = scores.iter().zip(numbers).map(|(s, n)| key(*s, *n)).collect();
+    keys.sort_unstable();
+    keys.into_iter().map(of_key).collect()
 }
 
 impl Order {

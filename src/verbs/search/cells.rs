@@ -67,27 +67,30 @@ pub(super) fn offer<'a, C: Fn(Candidate) -> bool>(
     let mut floor = f32::NEG_INFINITY;
     let near = cosines.into_iter().zip(0..);
     let near = near.filter(|(_, cell)| !cells.refs(*cell as usize).is_empty());
-    let near = Order::new(near, CELLS_AT_ONCE);
+    let mut near = Order::new(near, CELLS_AT_ONCE).peekable();
     let (mut seen_rows, mut asked_at) = (0, 0);
     let kept = kept_blocks(search, cells)?;
     let mean = vec![0.0; search.dim()];
     let mut sketch = SketchQuery::new(layout, &mean, search.prepared.vector());
     let mut blocks = Vec::new();
-    for (cosine, cell) in near {
+    while let Some((cosine, cell)) = near.next() {
         if cosine < floor {
             break;
         }
         let cell = cell as usize;
-        let bytes = match &kept {
-            Some(all) => cells.blocks(cell, all),
+        let (bytes, next) = match &kept {
+            Some(all) => {
+                let next = near.peek().map(|(_, next)| cells.blocks(*next as usize, all));
+                (cells.blocks(cell, all), next.unwrap_or_default())
+            }
             None => {
                 cells.read(cell, &mut blocks)?;
-                blocks.as_slice()
+                (blocks.as_slice(), [].as_slice())
             }
         };
         sketch.set_base(cosine * cells.norms().get(cell).copied().unwrap_or(0.0));
         gather.add(&Run::References(cells.places(cell)), |scores| {
-            sketch.score_blocks(bytes, scores);
+            sketch.score_blocks(bytes, next, scores);
         });
         seen_rows += cells.refs(cell).len();
         if pruned

@@ -96,10 +96,11 @@ pub(super) fn choose(
         let Some((_, sketch)) = &scorer else { continue };
         for (chunk, from) in (0..ground.vectors).step_by(CHUNK_ROWS).enumerate() {
             let rows = (ground.vectors - from).min(CHUNK_ROWS as u32);
-            let bytes = match &kept {
+            let (bytes, next) = match &kept {
                 Some(all) => {
-                    let at = layout.blocks_bytes(from as usize);
-                    all.blocks.get(at..at + layout.blocks_bytes(rows as usize)).unwrap_or_default()
+                    let blocks = all.blocks.get(layout.blocks_bytes(from as usize)..);
+                    let len = layout.blocks_bytes(rows as usize);
+                    blocks.and_then(|blocks| blocks.split_at_checked(len)).unwrap_or_default()
                 }
                 None => {
                     let read = file.sketch_chunk(ground.group, layout, chunk, &mut blocks);
@@ -107,11 +108,11 @@ pub(super) fn choose(
                         unsketched.push((number, from..from + rows));
                         continue;
                     }
-                    &blocks
+                    (blocks.as_slice(), [].as_slice())
                 }
             };
             let run = Run::Rows(number, from..from + rows);
-            gather.add(&run, |scores| sketch.score_blocks(bytes, scores));
+            gather.add(&run, |scores| sketch.score_blocks(bytes, next, scores));
         }
     }
     let (rows, crowded) = gather.into_sorted();

@@ -4,14 +4,13 @@
 //! 2. Those that reach the score of the last of the best so far, sixteen compared at once, are gathered by their
 //!    places: some 1,100 of 20,000 for the 150 best, since cells come the nearest first. Where not all rows of a
 //!    run count, each of them is asked.
-//! 3. The [`Sieve`] keeps the best of these, each as one number, and tells what the last of the hits scores.
+//! 3. The [`Sieve`] keeps the best of these by their numbers, and tells what the last of the hits scores.
 //! 4. Which rows the best are is looked up at the end.
 //!
 //! Never: leaves out a row that counts and scores among the best, or as the last of them.
 
 use std::ops::Range;
 
-use crate::pure::reach::reaching;
 use crate::pure::topk::Sieve;
 
 use super::cells::Homes;
@@ -42,9 +41,8 @@ pub(super) struct Gather<'a, C> {
     top: Sieve,
     /// So many of them may be hits.
     few: usize,
-    /// Scores of a run, and the places of those that are high enough.
+    /// Scores of a run.
     scores: Vec<f32>,
-    places: Vec<u32>,
 }
 
 impl<'a, C: Fn(Candidate) -> bool> Gather<'a, C> {
@@ -69,7 +67,6 @@ impl<'a, C: Fn(Candidate) -> bool> Gather<'a, C> {
             top: Sieve::new(count, TIES_MAX),
             few: few.min(count),
             scores: Vec::new(),
-            places: Vec::new(),
         }
     }
 
@@ -80,19 +77,19 @@ impl<'a, C: Fn(Candidate) -> bool> Gather<'a, C> {
         self.scores.resize(rows.max(self.scores.len()), 0.0);
         score(self.scores.get_mut(..rows).unwrap_or_default());
         let scores = self.scores.get(..rows).unwrap_or_default();
-        self.places.clear();
-        reaching(scores, self.top.threshold(), &mut self.places);
         let first = match run {
             Run::Rows(ground, rows) => {
                 self.before.get(*ground as usize).map_or(0, |before| before + rows.start)
             }
             Run::References(places) => places.start,
         };
-        if !(matches!(run, Run::References(_)) && self.homes.all_count()) {
+        if matches!(run, Run::References(_)) && self.homes.all_count() {
+            self.top.offer_all(scores, first, |_| true);
+        } else {
             let (homes, counts) = (&self.homes, &self.counts);
-            self.places.retain(|at| homes.candidate(run, *at).is_some_and(counts));
+            let counts = |number| homes.candidate(run, number - first).is_some_and(counts);
+            self.top.offer_all(scores, first, counts);
         }
-        self.top.offer_all(scores, &self.places, first);
     }
 
     /// The score of the last of the hits so far.

@@ -109,14 +109,7 @@ impl Ground<'_> {
 
     /// Replaces `out` by those of some rows that are whole.
     pub fn whole_rows(&self, numbers: Range<u32>, out: &mut Vec<Row>) -> Result<()> {
-        out.clear();
-        let (file, count) = (&self.segment.segment, numbers.end.saturating_sub(numbers.start));
-        if whole(file.rows(self.group, numbers.start, count, out))?.is_err() {
-            for number in numbers {
-                out.extend(whole(file.row(self.group, number))?.ok());
-            }
-        }
-        Ok(())
+        self.segment.segment.whole_rows(self.group, numbers, out)
     }
 
     /// Asks every row whether the filter and the namespace let it pass, or remembers that.

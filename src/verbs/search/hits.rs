@@ -8,10 +8,11 @@
 
 use std::sync::Arc;
 
+use crate::organs::archive;
 use crate::pure::kernel;
 use crate::pure::topk::TopK;
 use crate::tiers::Copy;
-use crate::tiers::assemble;
+use crate::tiers::assemble::{self, Want};
 use crate::tiers::cold::ColdSegment;
 use crate::tiers::hot::Hot;
 use crate::words::entry::Entry;
@@ -25,6 +26,9 @@ use super::ground::hottest;
 
 /// Damaged entries that are named, at most: enough to see that it is not one, few enough to print.
 const DAMAGED_MAX: usize = 32;
+
+/// Hits whose bytes are asked for before the first of them is read.
+const ASKED_AT_ONCE: usize = 64;
 
 /// One answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -234,20 +238,28 @@ impl Answers {
         self.healed.get_or_insert(damage);
     }
 
-    /// What is wanted of the best: `make` gets score, id and where it was found.
+    /// What is wanted of the best: `make` gets score, id and where it was found. If `ahead`, what it reads is asked for
+    /// before, for some of them at a time.
     pub fn into_hits<T>(
         self,
         search: &Search<'_>,
+        ahead: bool,
         make: impl Fn(f32, EntryId, Found, Score) -> Result<T>,
     ) -> Result<Hits<T>> {
         let last = self.best.threshold();
         let lost = self.lost.into_sorted().into_iter().filter(|(score, ..)| *score >= last);
         let mut damaged: Vec<Error> = lost.map(|(.., error)| error).collect();
         let mut hits = Vec::new();
-        for (score, id, (found, of)) in self.best.into_sorted() {
-            match whole(make(score, id, found, of))? {
-                Ok(hit) => hits.push(hit),
-                Err(error) => damaged.push(error),
+        let mut sorted = self.best.into_sorted().into_iter();
+        while !sorted.as_slice().is_empty() {
+            if ahead {
+                ask_for(search.query.want, sorted.as_slice());
+            }
+            for (score, id, (found, of)) in sorted.by_ref().take(ASKED_AT_ONCE) {
+                match whole(make(score, id, found, of))? {
+                    Ok(hit) => hits.push(hit),
+                    Err(error) => damaged.push(error),
+                }
             }
         }
         let missing = damaged.len();
@@ -258,6 +270,15 @@ impl Answers {
         }
         Ok(Hits { hits, damaged })
     }
+}
+
+/// Asks for what the first of some hits are read from.
+fn ask_for(want: Want, hits: &[(f32, EntryId, (Found, Score))]) {
+    let cold = hits.iter().take(ASKED_AT_ONCE).filter_map(|(.., (found, _))| match found {
+        Found::Hot(_) => None,
+        Found::Cold(cold, place) => Some((&*cold.segment, place.group, place.row)),
+    });
+    archive::ask_for(&cold.collect::<Vec<_>>(), want.payload, want.vector);
 }
 
 fn copy_of(search: &Search<'_>, found: Found) -> Result<Copy> {

@@ -4,26 +4,27 @@
 //! its codes in the archive, one small read. The [`Places`] of its group say where codes stand in the arena, and which
 //! rows have a copy in RAM, without a look at the row.
 //!
-//! Each ranking may have one piece kept, as far as there is room and the system has it in memory: all at once would
-//! make the first search wait.
+//! Where no piece is kept of a candidate, and there is room for one, it says so: whoever makes pieces does it later.
 //!
-//! Never: scores anything.
+//! Never: scores anything, or makes a piece.
 
 use std::sync::Arc;
 
-use crate::bytes::codec::codes::{self, CHUNK_ROWS};
+use crate::bytes::codec::codes::CHUNK_ROWS;
 use crate::organs::archive::Row;
-use crate::pure::quant::{self, RowLayout};
+use crate::pure::quant;
 use crate::tiers::levels::WarmBlock;
-use crate::tiers::pieces::{KnownRow, Piece, Table, Width};
+use crate::tiers::pieces::{KnownRow, Table, Width};
 use crate::tiers::places::{Known, PLACE_BYTES, Places, Shelf};
-use crate::words::error::{ErrorKind, Result};
+use crate::tiers::wanted::PieceKey;
+use crate::words::error::Result;
 use crate::words::id::EntryId;
 
 use super::Search;
 use super::choose::key;
 use super::gather::Candidate;
 use super::ground::Ground;
+use super::piecer;
 
 /// What places take besides four bytes and a bit a row: numbers of a few hundred blocks, and the heads of sets.
 const PLACES_MORE_BYTES: u64 = 4096;
@@ -72,8 +73,10 @@ pub(super) struct Lookup<'a, 'b> {
     pieces: Vec<Option<Arc<Table>>>,
     /// Of what width pieces are, once somebody asked.
     width: Option<Width>,
-    /// Whether this ranking had its piece.
-    had_piece: bool,
+    /// Whether there may be room for one more piece.
+    has_room: bool,
+    /// The pieces that this ranking has wanted.
+    wanted: Vec<PieceKey>,
 }
 
 impl<'a, 'b> Lookup<'a, 'b> {
@@ -81,7 +84,8 @@ impl<'a, 'b> Lookup<'a, 'b> {
     pub fn new(search: &'b Search<'a>, grounds: &'b [Ground<'a>]) -> Lookup<'a, 'b> {
         let shelf = Shelf::new(&search.scope.view.levels, search.scope.def.id);
         let (places, pieces) = (vec![None; grounds.len()], vec![None; grounds.len()]);
-        Lookup { search, grounds, shelf, places, pieces, width: None, had_piece: false }
+        let (width, has_room, wanted) = (None, true, Vec::new());
+        Lookup { search, grounds, shelf, places, pieces, width, has_room, wanted }
     }
 
     /// Finds what a candidate is scored by, and asks for the bytes.
@@ -152,79 +156,42 @@ impl<'a, 'b> Lookup<'a, 'b> {
         Ok(())
     }
 
-    /// What is known of a candidate whose bytes stand in a piece. Those of other searches may have been put into its
-    /// place meanwhile.
+    /// What is known of a candidate whose bytes stand in a piece.
     pub fn in_piece(&self, (number, at): Candidate) -> Option<KnownRow<'_>> {
         let row = self.pieces.get(number as usize)?.as_ref()?.row(at)?;
         // Who asks for scores by codes gets those of 8 bits.
         (row.width == Width::Whole || !self.search.by_codes()).then_some(row)
     }
 
-    /// The pieces of a ground that are kept, that of a candidate among them if that is possible. One with damage in it
-    /// is kept as one that knows nothing.
+    /// The pieces of a ground that are kept. One that a candidate would want, and that there is room for, is said to be
+    /// wanted: later searches find it.
     fn look_for_piece(&mut self, (number, at): Candidate, ground: &Ground<'_>) -> Option<&Table> {
-        let stores = self.search.scope.stores;
+        let (stores, view) = (self.search.scope.stores, self.search.scope.view);
         let (cache, bytes_max) = (&stores.caches.pieces, stores.shares.piece_bytes_max);
         let known = self.pieces.get_mut(number as usize)?;
         let known = known.get_or_insert_with(|| cache.get(&key(ground)));
         let there = known.width_of(at);
-        if self.had_piece || there == Some(Width::Whole) || (there.is_none() && known.has(at)) {
+        let is_best = there == Some(Width::Whole) || (there.is_none() && known.has(at));
+        if is_best || !self.has_room {
             return Some(known);
         }
-        let width = *self.width.get_or_insert_with(|| width_of_pieces(self.search));
-        if there == Some(width) {
-            return Some(known);
+        let width = *self.width.get_or_insert_with(|| piecer::width(&view.cold, bytes_max));
+        if there != Some(width) {
+            let rows = CHUNK_ROWS as u32;
+            let wanted = (key(ground), at / rows * rows);
+            if self.wanted.contains(&wanted) {
+                return Some(known);
+            }
+            let count = ground.vectors.saturating_sub(wanted.1).min(rows);
+            let bytes = width.bytes_of(self.search.by_eight.layout(), count);
+            self.has_room = cache.may_have_room(bytes, bytes_max, width);
+            if self.has_room {
+                stores.caches.wanted.want(wanted);
+                self.wanted.push(wanted);
+            }
         }
-        self.had_piece = true;
-        let rows = CHUNK_ROWS as u32;
-        let from = at / rows * rows;
-        let count = ground.vectors.saturating_sub(from).min(rows);
-        let layout = self.search.by_eight.layout();
-        let bytes = width.bytes_of(layout, count);
-        // What is kept of a time with fewer rows makes room: brief ones are for all.
-        let has_room = cache.has_room(bytes, bytes_max)
-            || (width == Width::Brief && cache.make_room_of_whole(bytes, bytes_max));
-        if !has_room {
-            return Some(known);
-        }
-        let file = &ground.segment.segment;
-        // A piece is for later: nobody waits for 500 KB now, the next search finds them.
-        let codes = file.fetch_codes(ground.group, from, count);
-        if !file.fetch_rows(ground.group, from, count) || !codes {
-            return Some(known);
-        }
-        let made = match piece(ground, from, count, width, layout) {
-            Ok(made) => made,
-            Err(error) if error.kind() == ErrorKind::Corrupt => Piece::default(),
-            // It may go another time, and whoever needs it now says what is wrong.
-            Err(_) => return Some(known),
-        };
-        *known = cache.add(&key(ground), from, made, bytes_max);
         Some(known)
     }
-}
-
-/// Reads some rows of a ground, and what is known of them.
-fn piece(
-    ground: &Ground<'_>,
-    from: u32,
-    count: u32,
-    width: Width,
-    layout: RowLayout,
-) -> Result<Piece> {
-    let (mut codes, mut rows) = (Vec::new(), Vec::new());
-    ground.segment.segment.codes(ground.group, from, count, &mut codes)?;
-    ground.whole_rows(from..from + count, &mut rows)?;
-    let mean = match width {
-        Width::Whole => Vec::new(),
-        Width::Brief => ground.segment.segment.sketch_mean(ground.group)?,
-    };
-    let fits = mean.len() == layout.dim() && mean.iter().all(|value| value.is_finite());
-    if width == Width::Brief && !fits {
-        // What a file says is no reason to panic, or to score rows by it: they have their codes read.
-        return Ok(Piece::default());
-    }
-    Ok(Piece::new(width, layout, from, &codes, &rows, &mean))
 }
 
 /// Where the codes of a group stand, or the ids of those without, if that is known or may be kept. Who asks
@@ -256,17 +223,4 @@ fn kept_places(
     let (bytes, places) = (places.bytes(), Arc::new(places));
     cache.replace(&key, Arc::clone(&places), bytes, bytes_max);
     Ok(Some(places))
-}
-
-/// Codes as they are, where there is room for those of all rows of the store: what one collection takes, the others
-/// have not.
-fn width_of_pieces(search: &Search<'_>) -> Width {
-    let segments = search.scope.view.cold.segments.values();
-    let groups = segments.flat_map(|segment| &segment.segment.footer().groups);
-    let bytes = groups
-        .filter_map(|group| Some(Width::Whole.bytes_of(codes::layout(group.dim)?, group.vectors)));
-    match bytes.sum::<u64>() <= search.scope.stores.shares.piece_bytes_max {
-        true => Width::Whole,
-        false => Width::Brief,
-    }
 }

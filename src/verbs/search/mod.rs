@@ -14,11 +14,15 @@ mod gather;
 mod ground;
 mod hits;
 mod lookup;
+mod piecer;
 mod rank;
 mod scan;
 mod staged;
 
 pub use hits::{Hit, Hits, Near};
+pub use piecer::make_piece;
+
+use std::cell::Cell;
 
 use crate::bytes::codec::codes;
 use crate::pure::filter::Filter;
@@ -217,6 +221,8 @@ struct Search<'a> {
     prepared: PreparedQuery,
     /// The query for codes of 8 bits.
     by_eight: CodeQuery,
+    /// Whether it had to wait for the disk, which it will have to again.
+    waits: Cell<bool>,
 }
 
 impl<'a> Search<'a> {
@@ -225,7 +231,8 @@ impl<'a> Search<'a> {
         let layout =
             layout.ok_or_else(|| Error::internal("a query that codes have no room for"))?;
         let by_eight = CodeQuery::new(layout, scope.def.spec.metric, &query.vector);
-        Ok(Search { scope, query, prepared: PreparedQuery::new(&query.vector), by_eight })
+        let (prepared, waits) = (PreparedQuery::new(&query.vector), Cell::new(false));
+        Ok(Search { scope, query, prepared, by_eight, waits })
     }
 
     fn dim(&self) -> usize {
@@ -282,17 +289,19 @@ impl<'a> Search<'a> {
 
 /// Runs a query, and reads the entries of its hits.
 pub fn run(scope: &Scope<'_>, query: &Query) -> Result<Hits> {
-    finish(scope, query, |search, score, _, found, of| hits::hit(search, score, found, of))
+    finish(scope, query, true, |search, score, _, found, of| hits::hit(search, score, found, of))
 }
 
 /// Runs a query, and says which entries are its hits.
 pub fn run_ids(scope: &Scope<'_>, query: &Query) -> Result<Hits<Near>> {
-    finish(scope, query, hits::near)
+    finish(scope, query, false, hits::near)
 }
 
+/// Runs a query; `reads` says whether `make` reads the entries.
 fn finish<T>(
     scope: &Scope<'_>,
     query: &Query,
+    reads: bool,
     make: impl Fn(&Search<'_>, f32, EntryId, Found, Score) -> Result<T>,
 ) -> Result<Hits<T>> {
     check(scope, query)?;
@@ -311,7 +320,8 @@ fn finish<T>(
         _ => scan::all(&search, &ground::grounds(&search), &mut answers)?,
     }
     scan::logged(&search, &mut answers)?;
-    answers.into_hits(&search, |score, id, found, of| make(&search, score, id, found, of))
+    let ahead = reads && search.waits.get();
+    answers.into_hits(&search, ahead, |score, id, found, of| make(&search, score, id, found, of))
 }
 
 /// Whether a query makes sense in this collection; without vectors in it any does.

@@ -98,7 +98,9 @@ pub(super) fn rank<'a>(
             if let Some((_, later)) = chosen.get(nth + PLACES_AHEAD) {
                 lookup.look_ahead(*later);
             }
-            asked.push((*sketch, lookup.ask(*candidate)?));
+            let one = lookup.ask(*candidate)?;
+            search.waits.set(search.waits.get() || matches!(one.bytes, Bytes::Archive));
+            asked.push((*sketch, one));
         }
         let some = asked.get(scored..).unwrap_or_default();
         let some = some.get(..TOGETHER).unwrap_or(some);

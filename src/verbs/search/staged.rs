@@ -147,7 +147,8 @@ fn settle<'a>(
 ) -> Result<Settled<'a>> {
     let Ranking { ranked, bounds } = ranking;
     let answers = search.answers();
-    let mut settled = Settled { search, answers, asked: 0, lost: 0, damaged: 0 };
+    let mut settled =
+        Settled { search, answers, asked: 0, lost: 0, damaged: 0, vector: Vec::new() };
     let mut bounds = Order::new(bounds, SETTLED_AT_ONCE.max(search.wanted()));
     let mut waits = !search.by_codes();
     // Where brief codes ranked, more are settled; else to announce them all were reads for nothing.
@@ -159,6 +160,7 @@ fn settle<'a>(
         }
         // Where the first is at hand the others are, most likely.
         waits = waits && must_wait(search, grounds, one);
+        search.waits.set(search.waits.get() || waits);
     }
     for (bound, number) in bounds {
         if !settled.answers.enters(bound) {
@@ -194,6 +196,8 @@ struct Settled<'a> {
     lost: usize,
     /// And how many cannot be asked, or have no vector.
     damaged: usize,
+    /// Scratch: an exact vector.
+    vector: Vec<f32>,
 }
 
 impl Settled<'_> {
@@ -259,8 +263,8 @@ impl Settled<'_> {
             self.answers.offer(search.exact(vector), id, Found::Hot(hot.clone()), exact);
         } else if let (Ok((score, bits)), true) = (coded, search.by_codes()) {
             self.answers.offer(*score, id, ground.found(at), Score::coded(*bits));
-        } else if let Ok(Some(vector)) = whole(file.checked_vector(ground.group, at))? {
-            self.answers.offer(search.exact(&vector), id, ground.found(at), exact);
+        } else if let Ok(true) = whole(file.checked_vector(ground.group, at, &mut self.vector))? {
+            self.answers.offer(search.exact(&self.vector), id, ground.found(at), exact);
         } else {
             return self.settle_row(ground, at, coded);
         }
@@ -279,9 +283,9 @@ impl Settled<'_> {
         // What brief codes say little of is often not good enough, as its vector says without its row.
         let mut exact_score = None;
         if let Ok((_, BRIEF_BITS)) = coded
-            && let Ok(Some(vector)) = whole(file.checked_vector(ground.group, at))?
+            && let Ok(true) = whole(file.checked_vector(ground.group, at, &mut self.vector))?
         {
-            let score = search.exact(&vector);
+            let score = search.exact(&self.vector);
             if !self.answers.enters(score) {
                 return Ok(());
             }

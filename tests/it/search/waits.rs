@@ -1,10 +1,11 @@
 //! What a search asks of a disk that has to be waited for.
 //!
 //! The disk says that it has everything in memory, or nothing, and notes the calls for the archive's bytes:
-//! answers are the same, what is not there is announced before it is read, and codes are kept piece by piece
-//! only once they are there.
+//! answers are the same, what is not there is announced before it is read, and pieces of codes are made behind a
+//! search, for those after it.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
@@ -45,37 +46,111 @@ fn a_disk_that_has_to_be_waited_for_answers_alike_and_is_asked_for_much_at_once(
         calls.lock().unwrap().clear();
         assert_eq!(keys(&search(&notes, exactness, 10)), near(0..10), "{exactness:?}");
         // How many were announced before each read: for codes at least sixteen, one call each; for exact
-        // vectors ten, with their rows two calls each.
+        // vectors twelve, with their rows two calls each; of ten hits the rows, and the places of two frames each.
         let calls = calls.lock().unwrap();
         let reads = calls.split(|call| call == "read");
         let told = reads.map(|calls| calls.iter().filter(|call| *call == "will_read").count());
         let told: Vec<usize> = told.filter(|count| *count > 0).collect();
-        assert_eq!(
-            told.first().is_some_and(|first| *first >= 16),
-            ranks,
-            "{exactness:?}: {told:?}"
-        );
-        let last = told.last().copied().unwrap_or(0);
-        assert_eq!(told.len() > 1 && last >= 20 && last.is_multiple_of(2), settles, "{told:?}");
+        let (first, later) = told.split_first().map_or((0, [].as_slice()), |(a, b)| (*a, b));
+        assert_eq!(first >= 16, ranks, "{exactness:?}: {told:?}");
+        assert_eq!(later.iter().any(|count| *count >= 24), settles, "{exactness:?}: {told:?}");
+        assert_eq!(later.windows(2).any(|two| two == [10, 20]), ranks, "{exactness:?}: {told:?}");
+        assert!(ranks || told.is_empty(), "{exactness:?}: {told:?}");
     }
 }
 
 #[test]
-fn codes_are_kept_piece_by_piece_once_they_are_in_memory() {
-    let options = Options { background: false, budget_bytes: Some(64 << 20), ..Options::default() };
-    for is_cached in [true, false] {
+fn the_pieces_that_a_search_misses_are_made_for_the_next_ones() {
+    for (is_cached, background) in [(true, false), (true, true), (false, true)] {
+        let options = Options { background, budget_bytes: Some(64 << 20), ..Options::default() };
         let (disk, calls) = watched(patient(), is_cached);
-        let store = try_open(&disk, &ManualClock::new(), options.clone()).unwrap();
+        let store = try_open(&disk, &ManualClock::new(), options).unwrap();
         let notes = store.collection("notes").unwrap();
-        // Three pieces of 1,024 rows, one a search.
-        for _ in 0..4 {
+        let searched = || {
             calls.lock().unwrap().clear();
             assert_eq!(keys(&search(&notes, Exactness::Codes, 10)), near(0..10));
+            let calls = calls.lock().unwrap();
+            let count = |name| calls.iter().filter(|call| *call == name).count();
+            (count("read_if_cached"), count("will_read"))
+        };
+        // The first one finds none, and has its candidates' codes read one by one.
+        let (asked, announced) = searched();
+        assert!(asked >= 20 && (announced == 0) == is_cached, "{asked} {announced}");
+        // Three pieces of 1,024 rows: one after each search, or four for each by the background thread.
+        let mut searches = 1;
+        while searched() != (0, 0) {
+            searches += 1;
+            assert!(background || searches < 4, "three searches see to three pieces");
+            assert!(searches < 10_000, "the background thread sees to none");
+            std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        let calls = calls.lock().unwrap();
-        let asked = calls.iter().filter(|call| *call == "read_if_cached").count();
-        assert_eq!(asked == 0, is_cached, "{calls:?}");
-        // What was not there is announced: the codes of candidates, and a piece.
-        assert_eq!(calls.iter().any(|call| call == "will_read"), !is_cached);
+        assert!(background || searches == 3, "{searches}");
+        store.close().unwrap();
     }
+}
+
+/// Calls of one kind that each of some searches made, of a store without a background thread.
+fn counts(disk: SimDisk, is_cached: bool, budget_bytes: u64, what: &str) -> Vec<usize> {
+    let (disk, calls) = watched(disk, is_cached);
+    let options =
+        Options { background: false, budget_bytes: Some(budget_bytes), ..Options::default() };
+    let store = try_open(&disk, &ManualClock::new(), options).unwrap();
+    let notes = store.collection("notes").unwrap();
+    let searched = |_| {
+        calls.lock().unwrap().clear();
+        let query = Query::vector(question()).exactness(Exactness::Codes);
+        assert_eq!(notes.search_ids(query.count_access(CountAccess::None)).unwrap().len(), 10);
+        calls.lock().unwrap().iter().filter(|call| *call == what).count()
+    };
+    (0..6).map(searched).collect()
+}
+
+#[test]
+fn no_search_waits_for_a_piece() {
+    // In memory: a piece is two reads, of codes and of rows, behind each of three searches.
+    let reads = counts(patient(), true, 64 << 20, "read");
+    let last = reads[5];
+    assert!(reads[3..].iter().all(|reads| *reads == last), "{reads:?}");
+    assert!(reads[..3].iter().all(|reads| *reads >= last + 2), "{reads:?}");
+    // Not in memory: it is announced, and nobody reads it.
+    let told = counts(patient(), false, 64 << 20, "will_read");
+    let reads = counts(patient(), false, 64 << 20, "read");
+    assert!(told.iter().all(|told| *told > 20), "{told:?}");
+    assert!(reads[1..].iter().all(|count| *count == reads[1]), "{reads:?}");
+}
+
+#[test]
+fn what_the_background_thread_cannot_read_it_tries_once() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let (told, tries) = (Arc::clone(&fails), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&tries);
+    let disk = HookDisk::new(patient(), move |call, name| {
+        let is_background = std::thread::current().name() == Some("pmll-background");
+        let fails = is_background && told.load(Ordering::SeqCst) && name.starts_with("archive/");
+        if !fails || call != "read" {
+            return Ok(());
+        }
+        counted.fetch_add(1, Ordering::SeqCst);
+        Err(io::Error::other("a bad sector"))
+    });
+    let options = Options { background: true, budget_bytes: Some(64 << 20), ..Options::default() };
+    let store = try_open(&disk, &ManualClock::new(), options).unwrap();
+    let notes = store.collection("notes").unwrap();
+    // An open has that thread read back what is hot.
+    while {
+        let [hot, ..] = store.stats().unwrap().tiers;
+        hot.resident < hot.entries
+    } {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    fails.store(true, Ordering::SeqCst);
+    for _ in 0..100 {
+        let hits = search(&notes, Exactness::Codes, 10);
+        assert!(hits.damaged().is_empty());
+        assert_eq!(keys(&hits), near(0..10));
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    // Three pieces; the first read of each fails.
+    assert_eq!(tries.load(Ordering::SeqCst), 3);
+    store.close().unwrap();
 }

@@ -16,7 +16,7 @@ use crate::pure::{Level, Simd};
 const AT_ONCE: usize = 16;
 
 /// Puts the places of all scores that reach `floor` behind `places`, ascending.
-pub fn reaching(scores: &[f32], floor: f32, places: &mut Vec<u32>) {
+pub(super) fn reaching(scores: &[f32], floor: f32, places: &mut Vec<u32>) {
     reaching_with(scores, floor, places, Simd::best());
 }
 
