@@ -132,6 +132,11 @@ impl Places {
         Ok(Places { numbers, at: at.into(), first_id, unsure })
     }
 
+    /// Whether somebody has looked for them.
+    pub fn are_known(&self) -> bool {
+        self.numbers.is_some()
+    }
+
     /// Whether these are the places in these blocks.
     pub fn fits(&self, shelf: &Shelf<'_>) -> bool {
         self.numbers.as_deref() == Some(&shelf.numbers)

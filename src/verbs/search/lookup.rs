@@ -172,7 +172,9 @@ impl<'a, 'b> Lookup<'a, 'b> {
         let known = known.get_or_insert_with(|| cache.get(&key(ground)));
         let there = known.width_of(at);
         let is_best = there == Some(Width::Whole) || (there.is_none() && known.has(at));
-        if is_best || !self.has_room {
+        // Who is sent to the archive only because nobody has looked yet where codes stand needs no piece.
+        let is_first = matches!(self.places.get(number as usize), Some(Some(Some(places))) if !places.are_known());
+        if is_best || is_first || !self.has_room {
             return Some(known);
         }
         let width = *self.width.get_or_insert_with(|| piecer::width(&view.cold, bytes_max));
@@ -203,19 +205,18 @@ fn kept_places(
 ) -> Result<Option<Arc<Places>>> {
     let (scope, key) = (search.scope, key(ground));
     let (cache, bytes_max) = (&scope.stores.caches.places, scope.stores.shares.place_bytes_max);
+    // The set of rows that expire is a bit a row at most. What cannot be kept is not looked for.
+    let rows = u64::from(ground.vectors);
+    let has_room = || cache.has_room(rows * PLACE_BYTES + rows / 8 + PLACES_MORE_BYTES, bytes_max);
     match cache.get(&key) {
         _ if shelf.is_empty() && scope.view.levels.resident_len() == 0 => return Ok(None),
         Some(places) if places.fits(shelf) => return Ok(Some(places)),
+        _ if !has_room() => return Ok(None),
         Some(_) => {}
         None => {
             cache.replace(&key, Arc::default(), 0, bytes_max);
-            return Ok(None);
+            return Ok(Some(Arc::default()));
         }
-    }
-    // The set of rows that expire is a bit a row at most. What cannot be kept is not looked for.
-    let rows = u64::from(ground.vectors);
-    if !cache.has_room(rows * PLACE_BYTES + rows / 8 + PLACES_MORE_BYTES, bytes_max) {
-        return Ok(None);
     }
     let rows = |from, end, out: &mut Vec<Row>| ground.whole_rows(from..end, out);
     let collection = scope.def.id;
