@@ -184,6 +184,7 @@ mod tests {
         let levels = Levels::default();
         let shelf = Shelf::new(&levels, CollectionId(1));
         assert!(!Places::default().fits(&shelf), "it has looked for nothing");
+        assert!(!Places::default().are_known());
         let far = 7 + u64::from(ID);
         let ids = [7, 9, 1 << 20, far - 2, far - 1, u64::MAX];
         // Row 1 is damaged.
@@ -194,7 +195,7 @@ mod tests {
             Ok(())
         };
         let places = Places::find(&levels, &shelf, CollectionId(1), 6, rows).unwrap();
-        assert!(places.fits(&shelf));
+        assert!(places.fits(&shelf) && places.are_known());
         let known = |row| match places.known(&shelf, row) {
             Some(Known::Id(id)) => Some(id.0),
             Some(Known::Code(..)) => panic!("there are no codes"),

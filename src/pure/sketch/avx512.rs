@@ -20,7 +20,8 @@ const TABLES: usize = 4;
 /// So many blocks before it is scored a block is asked for from memory, for the second-level cache. The processor's own
 /// prefetching ends with each page of 4 KiB, of which a block of 384 values fills three quarters, and begins anew with
 /// each cell. A block of cells that the first two levels did not have took, without, one, four and eight ahead, 56, 51,
-/// 52 and 53 ns of 3.1 MB in all, and 162, 190, 118 and 115 ns of 50 MB on a Zen 4 (one ahead: for the first level).
+/// 52 and 53 ns of 3.1 MB in all, and 162, 190, 118 and 115 ns of 50 MB on a Zen 4 (a trial; one ahead for the first
+/// level).
 const BLOCKS_AHEAD: usize = 4;
 /// Bytes of the tables of a window, which is twice three bytes.
 const WINDOW_TABLES: usize = 2 * TABLES * ENTRIES;

@@ -196,8 +196,8 @@ impl<'a, 'b> Lookup<'a, 'b> {
     }
 }
 
-/// Where the codes of a group stand, or the ids of those without, if that is known or may be kept. Who asks
-/// first is sent to the archive: an open store answers before it has read all rows.
+/// Where the codes of a group stand, or the ids of those without, if that is known or may be kept. Who asks first gets
+/// places that nobody has looked for, and is sent to the archive: an open store answers before it has read all rows.
 fn kept_places(
     search: &Search<'_>,
     ground: &Ground<'_>,

@@ -146,7 +146,7 @@ pub(super) fn rank<'a>(
                     (Ok((query.score(codes), 4)), query.slack(codes))
                 }
                 (None, None, Bytes::Ram(vector)) => (Ok((search.exact(vector), 8)), 0.0),
-                // What stood in a piece may have been let go of meanwhile.
+                // What a piece holds stays while a ranking has it: that arm is for no panic's sake.
                 (None, None, Bytes::Piece | Bytes::Read(_) | Bytes::Archive) => {
                     let file = &ground.segment.segment;
                     match whole(file.code(ground.group, one.candidate.1, &mut code))? {
