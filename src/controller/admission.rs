@@ -9,7 +9,7 @@
 //! A batch counts with at most an eighth of the budget, or one larger than its share would never be
 //! let in: it may exceed the cap by the rest of its size, until the checkpoint that it causes.
 //!
-//! A run that could not get below the cap is not repeated at every write: for a while, ten times as
+//! A run that found nothing left to move, above the cap, is not repeated at every write: for a while, ten times as
 //! long as it took and at least a second, writes fail at once. Whatever may change its outcome (a
 //! removal, another budget, a run that was asked for) ends that.
 //!
@@ -111,16 +111,17 @@ impl Engine {
         self.stuck_until.lock().is_some_and(|until| self.clock.elapsed() < until)
     }
 
-    /// A run took so long. If what it could move leaves less room than the largest share of a
-    /// request, the next one has to wait. What others wrote meanwhile it could not move yet.
-    pub fn note_run(&self, took: Duration) {
+    /// A run took so long. If nothing can go down any more (`is_spent`), and what stays leaves less room
+    /// than the largest share of a request, the next one has to wait. What others wrote meanwhile it
+    /// could not move yet. Counted first: what comes in between then counts as theirs.
+    pub fn note_run(&self, is_spent: bool, took: Duration) {
+        let counted = self.counted_bytes();
         let unarchived = self.view.load().hot_bytes() + self.queue.lock().bytes;
-        let others = unarchived + self.caches.pieces.bytes();
-        let settled = self.counted_bytes().saturating_sub(others);
+        let settled = counted.saturating_sub(unarchived + self.caches.pieces.bytes());
         let share = self.log_bytes_max() / 2;
-        let is_stuck = (settled + share) as f64 > self.budget_bytes() as f64 * CAP_SHARE;
+        let is_over = (settled + share) as f64 > self.budget_bytes() as f64 * CAP_SHARE;
         let until = self.clock.elapsed() + STUCK_MIN.max(took.saturating_mul(10));
-        *self.stuck_until.lock() = is_stuck.then_some(until);
+        *self.stuck_until.lock() = (is_spent && is_over).then_some(until);
     }
 
     /// Something happened that the next run may profit from.
@@ -131,9 +132,13 @@ impl Engine {
     fn over_budget(&self) -> Error {
         self.last_checkpoint_error().unwrap_or_else(|| {
             let (counted, budget) = (self.counted_bytes(), self.budget_bytes());
+            let why = match self.is_stuck() {
+                true => "no entry can go down any more",
+                false => "the compressor made no room in time",
+            };
             let message = format!(
-                "{counted} bytes are counted against a budget of {budget}, and no entry can go \
-                 down any more; raise the budget, remove entries or unpin some"
+                "{counted} bytes are counted against a budget of {budget}, and {why}; raise the \
+                 budget, remove entries or unpin some"
             );
             Error::new(ErrorKind::Full, message)
         })

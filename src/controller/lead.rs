@@ -163,6 +163,9 @@ impl Engine {
             log.mark_acked();
         }
         self.log_bytes.store(log.unapplied_bytes(), Ordering::Release);
+        // A log that is always being written to would never be found free to be counted.
+        let [_, resident, _] = &self.last_seen;
+        resident.store(log.resident_bytes() as u64, Ordering::Release);
         led
     }
 

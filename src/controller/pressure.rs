@@ -128,6 +128,8 @@ pub struct CompressReport {
     pub bytes_written: u64,
     /// Entries that could not be looked at or moved, as their bytes in the archive are damaged.
     pub damaged: u64,
+    /// Whether the last plan was above the target and found nothing that could go down.
+    pub(super) is_spent: bool,
 }
 
 /// Why an entry stands where it stands, and what would move it.
@@ -227,7 +229,9 @@ impl Engine {
     fn run_alone(&self, policy: Policy) -> Result<CompressReport> {
         let begun = self.clock.elapsed();
         let outcome = self.run(policy);
-        self.note_run(self.clock.elapsed().saturating_sub(begun));
+        // One that failed came to nothing as well.
+        let is_spent = outcome.as_ref().map_or(true, |report| report.is_spent);
+        self.note_run(is_spent, self.clock.elapsed().saturating_sub(begun));
         self.runs.fetch_add(1, Ordering::AcqRel);
         self.room.notify();
         outcome
@@ -262,6 +266,7 @@ impl Engine {
             let plan = run.plan(policy, self.claimed_bytes(&view), self.budget_bytes());
             report.note(&plan);
             if plan.moves.is_empty() && plan.hidden.is_none() {
+                report.is_spent = plan.bytes_before > report.target_bytes;
                 break;
             }
             view = self.step(&mut run, &plan, &mut report)?;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pmll::io::{Disk, MemoryDisk};
-use pmll::{CountAccess, Depth, Draft, ErrorKind, Options, Query, Store, SystemClock};
+use pmll::{Batch, CountAccess, Depth, Draft, ErrorKind, Options, Query, Store, SystemClock};
 
 use crate::support::disks::GateDisk;
 use crate::support::{Rng, dump};
@@ -153,6 +153,27 @@ fn a_smaller_budget_is_kept_at_once_whatever_searches_had_filled() {
     assert_eq!(notes.search(Query::vector(rng.vector(DIM))).unwrap().len(), 10);
     assert_eq!(store.stats().unwrap().entries, 20_500);
     assert!(store.verify(Depth::Deep).unwrap().is_whole());
+}
+
+#[test]
+fn no_write_is_refused_while_something_can_go_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::builder(dir.path().join("s")).options(budget(1 << 20)).open().unwrap();
+    let notes = store.collection("notes").unwrap();
+    let mut rng = Rng(5);
+    for _ in 0..4_000 {
+        let mut batch = Batch::new();
+        for _ in 0..4 {
+            // One in 50 is so large that the log's buffer grows to a fifth of the budget.
+            let long =
+                if rng.below(50) == 0 { 60_000 + rng.below(140_000) } else { rng.below(900) };
+            let draft = Draft::bytes(rng.bytes(long));
+            batch = batch.put(&notes, format!("{}", rng.below(1500)), draft);
+        }
+        store.write(batch).unwrap();
+    }
+    let stats = store.stats().unwrap();
+    assert!(stats.compressor.runs > 0, "nothing had to go down");
 }
 
 #[test]

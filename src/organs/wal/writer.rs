@@ -27,8 +27,9 @@ use super::mend::mend;
 use super::spares::Spares;
 use super::{SEGMENT_BYTES_MIN, Scan, Sealed, WalOptions, remove_strays};
 
-/// The write buffer is given back down to this after a large batch.
-const BUFFER_BYTES_KEPT: usize = 256 << 10;
+/// The write buffer is given back after a larger batch than this, or than half a segment: segments go
+/// by the budget, and the buffer counts against it.
+const BUFFER_BYTES_KEPT: u64 = 256 << 10;
 /// How finely the log remembers which LSN stands where: `unapplied_bytes` is exact to this.
 const MARK_BYTES: u64 = 16 << 10;
 
@@ -143,7 +144,7 @@ impl Wal {
             return Err(Error::internal("the log has no segment to append to"));
         };
         let appended = active.append(&batch, &mut self.buffer);
-        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
+        if self.buffer.capacity() as u64 > BUFFER_BYTES_KEPT.min(self.options.segment_bytes / 2) {
             self.buffer = Vec::new();
         }
         match appended {

@@ -101,14 +101,20 @@ fn the_memory_held_is_told_and_given_back() {
     let disk = with_folder(MemoryDisk::new());
     let mut wal = open_on(&disk, 0);
     assert_eq!(wal.resident_bytes(), 0);
-    wal.append(&batch(1, 100)).unwrap();
-    let bytes = active::batch_bytes(&batch(1, 100)) as usize;
+    let half = wal.options.segment_bytes as usize / 2;
+    wal.append(&batch(1, 10)).unwrap();
+    assert!((1..=half).contains(&wal.buffer.capacity()), "a small buffer is kept");
+    wal.append(&batch(11, 100)).unwrap();
+    assert_eq!(wal.buffer.capacity(), 0, "one of more than half a segment is not");
+    wal.options.segment_bytes = 16 << 20;
+    wal.append(&batch(111, 100)).unwrap();
+    let bytes = active::batch_bytes(&batch(111, 100)) as usize;
     assert!((bytes..256 << 10).contains(&wal.resident_bytes()), "a small buffer is kept");
     let before = wal.resident_bytes();
-    wal.append(&batch(101, 2000)).unwrap();
-    assert!(active::batch_bytes(&batch(101, 2000)) > 256 << 10);
+    wal.append(&batch(211, 2000)).unwrap();
+    assert!(active::batch_bytes(&batch(211, 2000)) > 256 << 10);
     assert!(wal.resident_bytes() < before, "a large one is not");
-    let mut next = 2101;
+    let mut next = 2211;
     for _ in 0..40 {
         wal.append(&batch(next, 100)).unwrap();
         next += 100;
