@@ -42,16 +42,12 @@ pub enum Width {
 }
 
 impl Width {
-    /// Bytes of the pieces of so many rows of a group whose codes in the archive have this layout.
+    /// Bytes of the pieces of so many rows of a group whose codes in the archive have this layout, besides the mean
+    /// that brief ones share.
     #[must_use]
     pub fn bytes_of(self, layout: RowLayout, rows: u32) -> u64 {
         let pieces = u64::from(rows.div_ceil(CHUNK_ROWS as u32));
-        let mean_bytes = match self {
-            Width::Whole => 0,
-            Width::Brief => layout.dim() * size_of::<f32>(),
-        };
-        let more = MORE_BYTES + mean_bytes as u64;
-        u64::from(rows) * (self.code_bytes(layout) + ID_BYTES) as u64 + pieces * more
+        u64::from(rows) * (self.code_bytes(layout) + ID_BYTES) as u64 + pieces * MORE_BYTES
     }
 
     fn code_bytes(self, layout: RowLayout) -> usize {
@@ -69,7 +65,8 @@ pub struct KnownRow<'a> {
     pub width: Width,
     /// The codes.
     pub codes: &'a [u8],
-    /// The mean that brief ones are without, the same for all of a group; nothing beside whole ones.
+    /// The mean that brief ones are without; nothing beside whole ones. Equal means are one and the same slice, which
+    /// those of nearly all groups of a collection are.
     pub mean: &'a [f32],
     id: [u8; ID_BYTES],
     first_id: u64,
@@ -148,9 +145,9 @@ impl Piece {
         self.width == Some(Width::Whole)
     }
 
-    /// What it takes besides its rows is counted as [`MORE_BYTES`] and the mean.
+    /// What it takes besides its rows is counted as [`MORE_BYTES`]; means are counted apart.
     fn bytes(&self) -> u64 {
-        (self.rows.len() + size_of_val(&*self.mean)) as u64 + MORE_BYTES
+        self.rows.len() as u64 + MORE_BYTES
     }
 }
 
@@ -200,6 +197,9 @@ pub struct Pieces(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     tables: HashMap<GroupKey, Kept>,
+    /// The means of all pieces, each once, and perhaps one that only a search has still.
+    means: Vec<Arc<[f32]>>,
+    /// Bytes of all pieces without their means.
     bytes: u64,
     /// Of these, pieces with codes of 8 bits.
     whole_bytes: u64,
@@ -232,9 +232,24 @@ impl Counted {
 }
 
 impl State {
+    fn held_bytes(&self) -> u64 {
+        self.bytes + self.means.iter().map(|mean| size_of_val(&**mean) as u64).sum::<u64>()
+    }
+
     fn may_have_room(&self, bytes: u64, bytes_max: u64, width: Width) -> bool {
         let go = if width == Width::Brief { self.whole_bytes } else { 0 };
-        (self.bytes - go).saturating_add(bytes) <= bytes_max
+        (self.held_bytes() - go).saturating_add(bytes) <= bytes_max
+    }
+
+    /// The mean that equals this one, if some piece has it: it takes no more bytes then, and who has scored one piece
+    /// by it need not do so for the next.
+    fn known_mean(&self, mean: &[f32]) -> Option<Arc<[f32]>> {
+        self.means.iter().find(|known| ***known == *mean).map(Arc::clone)
+    }
+
+    /// Lets go of means that no piece has any more.
+    fn drop_means(&mut self) {
+        self.means.retain(|mean| Arc::strong_count(mean) > 1);
     }
 
     fn let_go(&mut self, gone: Counted) {
@@ -257,8 +272,13 @@ impl Pieces {
 
     /// Keeps the piece that row `from` begins in the place of one of fewer bits, if all together take no more than
     /// `bytes_max`. Answers what is kept of its group.
-    pub fn add(&self, key: &GroupKey, from: u32, piece: Piece, bytes_max: u64) -> Arc<Table> {
+    pub fn add(&self, key: &GroupKey, from: u32, mut piece: Piece, bytes_max: u64) -> Arc<Table> {
         let mut state = self.0.lock();
+        let state = &mut *state;
+        let known = state.known_mean(&piece.mean);
+        let is_new = known.is_none() && !piece.mean.is_empty();
+        piece.mean = known.unwrap_or(piece.mean);
+        let mean_bytes = if is_new { size_of_val(&*piece.mean) as u64 } else { 0 };
         let (all, used) = (state.bytes, state.clock);
         let known = state.tables.get(key).map(|kept| &kept.table);
         let there = known.and_then(|table| table.piece(from));
@@ -266,8 +286,12 @@ impl Pieces {
         let is_better = there.is_none_or(|there| !there.is_whole() && piece.width != there.width);
         let gone = there.map(Counted::of).unwrap_or_default();
         let bytes = (all - gone.bytes).saturating_add(piece.bytes());
-        if !is_better || bytes > bytes_max {
+        let means_bytes = state.held_bytes() - all + mean_bytes;
+        if !is_better || bytes.saturating_add(means_bytes) > bytes_max {
             return known.map(Arc::clone).unwrap_or_default();
+        }
+        if is_new {
+            state.means.push(Arc::clone(&piece.mean));
         }
         let whole_bytes = state.whole_bytes - gone.whole_bytes + Counted::of(&piece).whole_bytes;
         let kept = state.tables.entry(*key).or_insert_with(|| Kept { used, ..Kept::default() });
@@ -280,6 +304,7 @@ impl Pieces {
         }
         let table = Arc::clone(&kept.table);
         (state.bytes, state.whole_bytes) = (bytes, whole_bytes);
+        state.drop_means();
         table
     }
 
@@ -292,11 +317,11 @@ impl Pieces {
     /// Lets go until no more than this is kept, of the least recently used group first.
     pub fn shrink(&self, bytes_max: u64) {
         let mut state = self.0.lock();
-        while state.bytes > bytes_max {
+        while state.held_bytes() > bytes_max {
             let oldest = state.tables.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| *key);
-            let Some(oldest) = oldest else { return };
-            let mut over = state.bytes - bytes_max;
-            let Some(kept) = state.tables.get_mut(&oldest) else { return };
+            let Some(oldest) = oldest else { break };
+            let mut over = state.held_bytes() - bytes_max;
+            let Some(kept) = state.tables.get_mut(&oldest) else { break };
             let (table, mut gone) = (Arc::make_mut(&mut kept.table), Counted::default());
             while over > 0
                 && let Some(last) = table.0.pop()
@@ -310,6 +335,7 @@ impl Pieces {
             }
             state.let_go(gone);
         }
+        state.drop_means();
     }
 
     /// Whether so many bytes more fit, once as many pieces of 8 bits are let go of as brief ones need for it. Where all
@@ -320,7 +346,7 @@ impl Pieces {
         if !state.may_have_room(bytes, bytes_max, width) {
             return false;
         }
-        let over = state.bytes.saturating_add(bytes).saturating_sub(bytes_max);
+        let over = state.held_bytes().saturating_add(bytes).saturating_sub(bytes_max);
         let mut gone = Counted::default();
         for kept in state.tables.values_mut() {
             if gone.bytes >= over {
@@ -349,151 +375,15 @@ impl Pieces {
         let pieces = state.tables.values().flat_map(|kept| kept.table.0.iter().flatten());
         pieces.for_each(|piece| all.add(Counted::of(piece)));
         (state.bytes, state.whole_bytes) = (all.bytes, all.whole_bytes);
+        state.drop_means();
     }
 
     /// Bytes of all that is kept.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.0.lock().bytes
+        self.0.lock().held_bytes()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pure::quant::{self, Bits};
-
-    const DIM: usize = 40;
-
-    fn layout() -> RowLayout {
-        RowLayout::new(DIM, 0, Bits::Eight).unwrap()
-    }
-
-    fn codes(rows: u32) -> Vec<u8> {
-        let mut codes = vec![0; rows as usize * layout().row_bytes()];
-        for (n, row) in codes.chunks_exact_mut(layout().row_bytes()).enumerate() {
-            let vector: Vec<f32> = (0..DIM).map(|i| ((n * 7 + i * 3) % 11) as f32 - 5.0).collect();
-            quant::encode(layout(), &vector, row);
-        }
-        codes
-    }
-
-    fn mean_of(width: Width) -> &'static [f32] {
-        if width == Width::Brief { &[0.01; DIM] } else { &[] }
-    }
-
-    fn piece(width: Width, from: u32, rows: u32) -> Piece {
-        Piece::new(width, layout(), from, &codes(rows), &[], mean_of(width))
-    }
-
-    #[test]
-    fn rows_come_back_with_their_codes_and_the_ids_that_say_all() {
-        let from = CHUNK_ROWS as u32;
-        // Row 1 of the piece is damaged, row 2 expires, the id of row 4 is too far away.
-        let ids = [(0, 70), (2, 72), (3, 90), (4, 70 + u64::from(NONE)), (5, 69)];
-        let mut rows: Vec<Row> =
-            ids.iter().map(|(nth, id)| Row::example(from + nth, *id)).collect();
-        rows[1].expires = Some(rows[1].at);
-        let key = GroupKey { segment: 3, group: 1 };
-        for width in [Width::Whole, Width::Brief] {
-            let pieces = Pieces::default();
-            let piece = Piece::new(width, layout(), from, &codes(6), &rows, mean_of(width));
-            assert_eq!(piece.bytes(), width.bytes_of(layout(), 6));
-            let table = pieces.add(&key, from, piece, u64::MAX);
-            assert!(table.has(from) && !table.has(0) && !table.has(2 * from));
-            let found: Vec<_> =
-                (from..from + 7).map(|at| table.row(at).and_then(|r| r.id())).collect();
-            let id = |id| Some(EntryId(id));
-            assert_eq!(found, [id(70), None, None, id(90), None, None, None]);
-            assert!(table.row(from + 6).is_none() && table.bytes_of(from + 6).is_none());
-            for (at, whole) in (from..).zip(codes(6).chunks_exact(layout().row_bytes())) {
-                let row = table.row(at).unwrap();
-                assert_eq!((row.width, table.width_of(at)), (width, Some(width)));
-                assert_eq!(row.mean, mean_of(width));
-                assert_eq!(table.bytes_of(at).unwrap().len(), row.codes.len() + ID_BYTES);
-                let mut brief = vec![0; Width::Brief.code_bytes(layout())];
-                BriefMaker::new(BriefLayout::of(layout()), &[0.01; DIM]).make(whole, &mut brief);
-                assert_eq!(row.codes, if width == Width::Whole { whole } else { &brief });
-            }
-        }
-    }
-
-    #[test]
-    fn a_piece_is_kept_once_while_there_is_room_and_the_least_used_group_goes_first() {
-        let pieces = Pieces::default();
-        let (a, b) = (GroupKey { segment: 1, group: 0 }, GroupKey { segment: 2, group: 0 });
-        let one = Width::Brief.bytes_of(layout(), 8);
-        let rows = CHUNK_ROWS as u32;
-        let add = |key, from, most| pieces.add(key, from, piece(Width::Brief, from, 8), most);
-        add(&a, 0, 3 * one);
-        let early = pieces.get(&a);
-        add(&a, 0, 3 * one);
-        assert_eq!(pieces.bytes(), one, "it is there");
-        add(&a, 2 * rows, 3 * one);
-        add(&b, rows, 3 * one);
-        assert!(!add(&b, 0, 3 * one).has(0), "there is no room");
-        let fits = |bytes, most| pieces.may_have_room(bytes, most, Width::Whole);
-        assert!(!fits(1, 3 * one) && fits(one, 4 * one));
-        assert!(early.has(0) && !early.has(2 * rows), "who looked early goes on with that");
-        let _ = pieces.get(&a);
-        pieces.shrink(3 * one - 1);
-        let kept = |key, from| pieces.get(key).has(from);
-        assert!(kept(&a, 0) && kept(&a, 2 * rows) && !kept(&b, rows));
-        pieces.shrink(2 * one - 1);
-        assert!(kept(&a, 0) && !kept(&a, 2 * rows), "the last rows of a group go first");
-        assert_eq!(pieces.bytes(), one);
-        add(&b, rows, 3 * one);
-        pieces.retain(|key| key.segment == 2);
-        assert!(!kept(&a, 0) && kept(&b, rows));
-        assert_eq!(pieces.bytes(), one);
-        // One that knows nothing is kept as well.
-        assert!(!pieces.add(&a, 0, Piece::default(), one).has(0), "there is no room");
-        assert!(pieces.add(&b, 0, Piece::default(), 2 * one).has(0));
-        assert_eq!(pieces.bytes(), one + MORE_BYTES);
-        assert!(pieces.get(&b).row(0).is_none() && pieces.get(&b).bytes_of(0).is_none());
-    }
-
-    #[test]
-    fn whole_codes_make_room_for_brief_ones_and_take_their_place() {
-        let (pieces, key) = (Pieces::default(), GroupKey { segment: 1, group: 0 });
-        let rows = CHUNK_ROWS as u32;
-        let (whole, brief) =
-            (Width::Whole.bytes_of(layout(), 8), Width::Brief.bytes_of(layout(), 8));
-        for nth in 0..3 {
-            pieces.add(&key, nth * rows, piece(Width::Whole, nth * rows, 8), u64::MAX);
-        }
-        pieces.add(&key, 3 * rows, piece(Width::Brief, 3 * rows, 8), u64::MAX);
-        assert_eq!(pieces.bytes(), 3 * whole + brief);
-        // One of them is enough.
-        assert!(!pieces.make_room(1, 3 * whole + brief, Width::Whole), "eight bits make none go");
-        assert!(pieces.make_room(brief, 3 * whole + brief, Width::Brief));
-        let kept = |nth| pieces.get(&key).width_of(nth * rows);
-        assert_eq!((kept(0), kept(1), kept(3)), (None, Some(Width::Whole), Some(Width::Brief)));
-        assert_eq!(pieces.bytes(), 2 * whole + brief);
-        assert!(!pieces.make_room(brief, brief, Width::Brief), "all of them are not");
-        assert_eq!(kept(1), Some(Width::Whole), "so none went");
-        assert!(pieces.make_room(brief, 2 * brief, Width::Brief));
-        assert_eq!((kept(1), kept(2), kept(3)), (None, None, Some(Width::Brief)));
-        assert_eq!(pieces.bytes(), brief);
-        // Where there is room again, eight bits come back, and three never.
-        let add = |width, most| pieces.add(&key, 3 * rows, piece(width, 3 * rows, 8), most);
-        assert_eq!(add(Width::Whole, whole - 1).width_of(3 * rows), Some(Width::Brief));
-        assert_eq!(add(Width::Whole, whole).width_of(3 * rows), Some(Width::Whole));
-        assert_eq!(add(Width::Brief, u64::MAX).width_of(3 * rows), Some(Width::Whole));
-        assert_eq!(pieces.bytes(), whole);
-        assert!(pieces.may_have_room(whole, whole, Width::Brief));
-        pieces.add(&key, 0, piece(Width::Brief, 0, 8), u64::MAX);
-        pieces.shrink(brief);
-        assert!(!pieces.may_have_room(1, brief, Width::Brief), "the one of eight bits is gone");
-        pieces.add(&key, rows, piece(Width::Whole, rows, 8), u64::MAX);
-        // That there are no codes of 8 bits to be had is known of a brief one, and no more of a whole one.
-        pieces.add(&key, 0, piece(Width::Brief, 0, 8), u64::MAX);
-        pieces.add(&key, rows, Piece::default(), u64::MAX);
-        let table = pieces.add(&key, 0, Piece::default(), u64::MAX);
-        assert!(table.has(0) && table.width_of(0).is_none());
-        assert_eq!(table.width_of(rows), Some(Width::Whole));
-        assert_eq!(pieces.bytes(), whole + MORE_BYTES);
-        pieces.retain(|_| false);
-        assert!(pieces.bytes() == 0 && !pieces.may_have_room(1, 0, Width::Brief));
-    }
-}
+mod tests;
