@@ -6,17 +6,21 @@
 //! deleted, and went out of date.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pmll::io::sim::SimDisk;
 use pmll::{Batch, Clock, Collection, CountAccess, Draft, Exactness, Near, Options, Query, Store};
 
-use crate::support::{ManualClock, Rng, try_open};
+use crate::support::{ManualClock, Rng, sections, try_open};
 
 const DIM: usize = 64;
 const HEAPS: usize = 80;
 const ENTRIES: usize = 8000;
 const QUESTIONS: usize = 200;
+// Kinds of sections, as docs/FORMAT.md numbers them.
+const CODES: u8 = 8;
+const SKETCHES: u8 = 9;
 /// Bytes of a row's codes and its id: of 8 bits, and of 3 with what stands beside a piece of them.
 const WHOLE_BYTES: u64 = 4 + 8 + 64 + 4;
 const BRIEF_BYTES: u64 = 12 + 16 + 8 + 4 + 1;
@@ -30,13 +34,18 @@ fn vector(heap: usize, rng: &mut Rng) -> Vec<f32> {
     vector
 }
 
-fn open(disk: &SimDisk, clock: &std::sync::Arc<ManualClock>, budget_bytes: u64) -> Store {
-    let options = Options {
-        background: false,
-        budget_bytes: Some(budget_bytes),
-        cells_rows_min: u64::MAX,
-        ..Options::default()
-    };
+fn open(disk: &SimDisk, clock: &Arc<ManualClock>, budget_bytes: u64) -> Store {
+    open_with(disk, clock, budget_bytes, u64::MAX)
+}
+
+fn open_with(
+    disk: &SimDisk,
+    clock: &Arc<ManualClock>,
+    budget_bytes: u64,
+    cells_rows_min: u64,
+) -> Store {
+    let budget_bytes = Some(budget_bytes);
+    let options = Options { background: false, budget_bytes, cells_rows_min, ..Options::default() };
     try_open(disk, clock, options).unwrap()
 }
 
@@ -149,4 +158,49 @@ fn a_store_without_room_for_codes_answers_like_one_with_room_for_all() {
     compare(&small, &large);
     clock.advance(Duration::from_secs(3600));
     compare(&small, &large);
+}
+
+#[test]
+fn what_cannot_be_kept_as_it_is_damaged_costs_no_answer() {
+    let (clock, disk) = (ManualClock::new(), SimDisk::new(5));
+    let store = open_with(&disk, &clock, 3 << 20, 1000);
+    for from in (0..ENTRIES).step_by(500) {
+        put(&store, from..from + 500, 0, &clock);
+    }
+    store.compress().unwrap();
+    let notes = store.collection("notes").unwrap();
+    let exact: Vec<_> = (0..QUESTIONS).map(|n| ask(&notes, n, Exactness::Exact)).collect();
+    let answers = |store: &Store| {
+        let notes = store.collection("notes").unwrap();
+        let mut found = 0;
+        for (n, exact) in exact.iter().enumerate() {
+            // `ask` sees to it that nothing is said to be missing.
+            let got = ask(&notes, n, Exactness::Target(0.99));
+            assert!(got.len() == 10 && got.iter().all(|near| near.exact));
+            found += got.iter().filter(|near| exact.iter().any(|e| e.id == near.id)).count();
+        }
+        found
+    };
+    let before = answers(&store);
+    store.close().unwrap();
+    // Cells have sketches of their own: nobody needs the mean for those.
+    assert!(disk.file_names().iter().any(|name| name.ends_with(".cel")));
+    // Of one segment in three the mean that brief codes are without, of one codes here and there.
+    let names = disk.file_names().into_iter().filter(|name| name.starts_with("archive/"));
+    let names: Vec<String> = names.collect();
+    assert!(names.len() > 3, "{names:?}");
+    for (nth, name) in names.iter().enumerate() {
+        if nth % 3 == 0 {
+            disk.flip_bit(name, sections::of(&disk, name, SKETCHES).0 + 7, 3).unwrap();
+        } else if nth % 3 == 1 {
+            let (offset, len) = sections::of(&disk, name, CODES);
+            (100..len).step_by(4096).for_each(|at| disk.flip_bit(name, offset + at, 3).unwrap());
+        }
+    }
+    // Nothing is hot after an open without a background thread: whole codes would have room in what there was.
+    let store = open_with(&disk, &clock, 1 << 20, 1000);
+    assert!(answers(&store) * 100 >= before * 99);
+    // The same with all that could be kept.
+    let found = answers(&store);
+    assert!(found * 100 >= before * 99, "{found} of {before}");
 }

@@ -1,3 +1,5 @@
+//! What pieces say of rows, and which of them are kept.
+
 use super::*;
 use crate::pure::quant::{self, Bits};
 

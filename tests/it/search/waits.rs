@@ -120,6 +120,29 @@ fn no_search_waits_for_a_piece() {
 }
 
 #[test]
+fn a_store_that_has_codes_of_all_rows_in_the_arena_keeps_no_pieces() {
+    let disk = patient();
+    let store = open(&disk);
+    // All but one leave RAM for the arena.
+    store.set_setting("rho", 1e-6.into()).unwrap();
+    store.compress_with(Policy::Paper).unwrap();
+    store.close().unwrap();
+    let store = open(&disk);
+    let [hot, warm, cold] = store.stats().unwrap().tiers;
+    assert!(warm.entries + 10 > ENTRIES as u64, "{hot:?} {warm:?} {cold:?}");
+    let before = store.counted_bytes().unwrap();
+    let notes = store.collection("notes").unwrap();
+    for _ in 0..6 {
+        for exactness in [Exactness::Codes, Exactness::Target(0.99)] {
+            assert_eq!(keys(&search(&notes, exactness, 10)), near(0..10));
+        }
+    }
+    // Sketches of 5 bytes a row, in blocks of 64, and four that say where its codes stand; a piece has 48 for each.
+    let kept = store.counted_bytes().unwrap() - before;
+    assert!((9..15).contains(&(kept / ENTRIES as u64)), "{kept}");
+}
+
+#[test]
 fn what_the_background_thread_cannot_read_it_tries_once() {
     let fails = Arc::new(AtomicBool::new(false));
     let (told, tries) = (Arc::clone(&fails), Arc::new(AtomicUsize::new(0)));
