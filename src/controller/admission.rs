@@ -113,11 +113,13 @@ impl Engine {
 
     /// A run took so long. If nothing can go down any more (`is_spent`), and what stays leaves less room
     /// than the largest share of a request, the next one has to wait. What others wrote meanwhile it
-    /// could not move yet. Counted first: what comes in between then counts as theirs.
+    /// could not move yet: what was unarchived before or after counting, as either may change beside it.
     pub fn note_run(&self, is_spent: bool, took: Duration) {
+        let unarchived = || self.view.load().hot_bytes() + self.queue.lock().bytes;
+        let before = unarchived();
         let counted = self.counted_bytes();
-        let unarchived = self.view.load().hot_bytes() + self.queue.lock().bytes;
-        let settled = counted.saturating_sub(unarchived + self.caches.pieces.bytes());
+        let others = before.max(unarchived()) + self.caches.pieces.bytes();
+        let settled = counted.saturating_sub(others);
         let share = self.log_bytes_max() / 2;
         let is_over = (settled + share) as f64 > self.budget_bytes() as f64 * CAP_SHARE;
         let until = self.clock.elapsed() + STUCK_MIN.max(took.saturating_mul(10));

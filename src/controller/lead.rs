@@ -180,7 +180,7 @@ impl Engine {
     ) -> Result<()> {
         let Group { mut view, ops, accepted, sync, .. } = group;
         let outcome = self.poison.check().and_then(|()| {
-            let written = if ops.is_empty() { Ok(Vec::new()) } else { log.append(&ops) };
+            let written = if sync { log.append_to_sync(&ops) } else { log.append(&ops) };
             let written = written.and_then(|offsets| {
                 if sync {
                     let begun = self.clock.elapsed();

@@ -42,12 +42,21 @@ pub enum Width {
 }
 
 impl Width {
-    /// Bytes of the pieces of so many rows of a group whose codes in the archive have this layout, besides the mean
-    /// that brief ones share.
+    /// Bytes of the pieces of so many rows of a group whose codes in the archive have this layout, without a
+    /// [mean](Width::mean_bytes).
     #[must_use]
     pub fn bytes_of(self, layout: RowLayout, rows: u32) -> u64 {
         let pieces = u64::from(rows.div_ceil(CHUNK_ROWS as u32));
         u64::from(rows) * (self.code_bytes(layout) + ID_BYTES) as u64 + pieces * MORE_BYTES
+    }
+
+    /// Bytes of the mean that a piece may have to bring along.
+    #[must_use]
+    pub fn mean_bytes(self, layout: RowLayout) -> u64 {
+        match self {
+            Width::Whole => 0,
+            Width::Brief => (layout.dim() * size_of::<f32>()) as u64,
+        }
     }
 
     fn code_bytes(self, layout: RowLayout) -> usize {
@@ -199,6 +208,7 @@ struct State {
     tables: HashMap<GroupKey, Kept>,
     /// The means of all pieces, each once, and perhaps one that only a search has still.
     means: Vec<Arc<[f32]>>,
+    means_bytes: u64,
     /// Bytes of all pieces without their means.
     bytes: u64,
     /// Of these, pieces with codes of 8 bits.
@@ -233,7 +243,7 @@ impl Counted {
 
 impl State {
     fn held_bytes(&self) -> u64 {
-        self.bytes + self.means.iter().map(|mean| size_of_val(&**mean) as u64).sum::<u64>()
+        self.bytes + self.means_bytes
     }
 
     fn may_have_room(&self, bytes: u64, bytes_max: u64, width: Width) -> bool {
@@ -250,6 +260,7 @@ impl State {
     /// Lets go of means that no piece has any more.
     fn drop_means(&mut self) {
         self.means.retain(|mean| Arc::strong_count(mean) > 1);
+        self.means_bytes = self.means.iter().map(|mean| size_of_val(&**mean) as u64).sum();
     }
 
     fn let_go(&mut self, gone: Counted) {
@@ -286,12 +297,13 @@ impl Pieces {
         let is_better = there.is_none_or(|there| !there.is_whole() && piece.width != there.width);
         let gone = there.map(Counted::of).unwrap_or_default();
         let bytes = (all - gone.bytes).saturating_add(piece.bytes());
-        let means_bytes = state.held_bytes() - all + mean_bytes;
+        let means_bytes = state.means_bytes + mean_bytes;
         if !is_better || bytes.saturating_add(means_bytes) > bytes_max {
             return known.map(Arc::clone).unwrap_or_default();
         }
         if is_new {
             state.means.push(Arc::clone(&piece.mean));
+            state.means_bytes = means_bytes;
         }
         let whole_bytes = state.whole_bytes - gone.whole_bytes + Counted::of(&piece).whole_bytes;
         let kept = state.tables.entry(*key).or_insert_with(|| Kept { used, ..Kept::default() });
@@ -334,8 +346,8 @@ impl Pieces {
                 state.tables.remove(&oldest);
             }
             state.let_go(gone);
+            state.drop_means();
         }
-        state.drop_means();
     }
 
     /// Whether so many bytes more fit, once as many pieces of 8 bits are let go of as brief ones need for it. Where all

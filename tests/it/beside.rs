@@ -161,7 +161,7 @@ fn no_write_is_refused_while_something_can_go_down() {
     let store = Store::builder(dir.path().join("s")).options(budget(1 << 20)).open().unwrap();
     let notes = store.collection("notes").unwrap();
     let mut rng = Rng(5);
-    for _ in 0..4_000 {
+    for _ in 0..2_500 {
         let mut batch = Batch::new();
         for _ in 0..4 {
             // One in 50 is so large that the log's buffer grows to a fifth of the budget.

@@ -36,9 +36,9 @@ fn witness(safeguard: Safeguard) -> Witness {
     use Safeguard::*;
     const CRASH: Witness = It("crash::");
     match safeguard {
-        LogSync | LogCreateSync | LogCreateDirSync | LogFooterSync | MendSync | MendDirSync
-        | ArchiveSync | ArchiveDirSync | ArenaSync | ArenaDirSync | ColumnsSync
-        | ColumnsDirSync | CatalogSync | SmallFileSync | SmallFileDirSync => CRASH,
+        LogSync | LogCreateSync | LogCreateDirSync | MendSync | MendDirSync | ArchiveSync
+        | ArchiveDirSync | ArenaSync | ArenaDirSync | ColumnsSync | ColumnsDirSync
+        | CatalogSync | SmallFileSync | SmallFileDirSync => CRASH,
         TornSync | TornDirSync | LogCloseSync => It("cuts::"),
         LogForget => It("vacuum::"),
         FoldersSync => Unit("layout::tests"),
@@ -47,9 +47,8 @@ fn witness(safeguard: Safeguard) -> Witness {
         LogFrameCrc | LogPayloadCrc | LogBatchCrc | LogVerdict | LogGap | LogStart | LogOrder => {
             Unit("wal::tests::damage")
         }
-        LogApplied | LogReclaimDirSync | LogForgetSync | LogEndZeros | LogEnd | LogSpareHeld => {
-            Unit("wal::tests")
-        }
+        LogApplied | LogFooterSync | LogReclaimDirSync | LogForgetSync | LogEndZeros | LogEnd
+        | LogSpareHeld => Unit("wal::tests"),
         OpPayloadCrc => Unit("codec::op"),
         LargePayloadCrc => It("cuts::"),
         ArchiveHeaderCrc | ArchiveTrailerCrc | ArchiveFooterCrc | ArchiveRowCrc

@@ -2,8 +2,8 @@
 //!
 //! It knows offsets and bytes: where the next frame goes, how far the file is filled with zeros or
 //! with what it held before, and whether a failed batch left parts of itself behind the tail. It syncs
-//! where its own promise needs it (creation, and when old bytes are cut off) and leaves all other
-//! syncing, numbering and poisoning to the [`writer`](super::writer).
+//! where its own promise needs it (before it takes its name, and when old bytes are cut off) and leaves
+//! all other syncing, numbering and poisoning to the [`writer`](super::writer).
 
 use std::io;
 use std::sync::Arc;
@@ -88,6 +88,8 @@ pub struct Active {
     /// very file that it has.
     pub may_recycle: bool,
     name: String,
+    /// What the file is called as long as it has no name of a segment.
+    temporary: Option<String>,
     seed: Seed,
     /// The file has blocks up to here.
     filled: u64,
@@ -113,44 +115,64 @@ impl Active {
             written: (0, 0),
             may_recycle: false,
             name: file_name(header.number),
+            temporary: None,
             seed: header.seed(),
             filled: filled.max(tail),
             old_end: if header.recycled { filled } else { 0 },
         }
     }
 
-    /// Creates a segment under a temporary name: header and first zeros, synced; then its own name,
-    /// synced. So a segment whose header is damaged is never one that was being created. A spare has
-    /// such a name and blocks of its own already.
-    pub fn create(
+    /// Begins a segment under a temporary name: header and first zeros. A spare has such a name and
+    /// blocks of its own already. Frames may be written to it; it counts once it has
+    /// [taken its name](Active::take_name).
+    pub fn begin(
         disk: &dyn Disk,
         header: &SegmentHeader,
         options: &WalOptions,
         spare: Option<Spare>,
     ) -> Result<Active, Failed> {
-        let name = file_name(header.number);
         let header = SegmentHeader { recycled: spare.is_some(), ..*header };
         let (temporary, active) = match spare {
             Some(spare) => (spare.name, Active::write_over(spare.file, &header, spare.bytes)),
             None => {
-                let temporary = format!("{name}{TEMPORARY}");
+                let temporary = format!("{}{TEMPORARY}", file_name(header.number));
                 let active = Active::fill_new(disk, &header, options, &temporary);
                 (temporary, active)
             }
         };
-        let named = active.and_then(|mut active| {
-            active.may_recycle = true;
-            let renamed = disk.rename(&temporary, &name);
-            renamed.map_err(|e| Failed::Write(Error::io(format_args!("rename {temporary}"), e)))?;
-            Ok(active)
-        });
-        let active = named.inspect_err(|_| {
-            let _ = disk.remove(&temporary); // Best effort: the next creation or open tries again.
-        })?;
+        match active {
+            Ok(active) => Ok(Active { may_recycle: true, temporary: Some(temporary), ..active }),
+            Err(failed) => {
+                let _ = disk.remove(&temporary); // Best effort: the next creation or open tries again.
+                Err(failed)
+            }
+        }
+    }
+
+    /// Whether it has no name yet: a crash leaves nothing of it.
+    pub fn is_unnamed(&self) -> bool {
+        self.temporary.is_some()
+    }
+
+    /// Makes durable what was written, and then the name. So a segment whose header is damaged is never
+    /// one that was being created, and a batch written before is durable with it. Does nothing when it
+    /// has its name.
+    pub fn take_name(&mut self, disk: &dyn Disk) -> Result<(), Failed> {
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        self.sync(Safeguard::LogCreateSync)?;
+        disk.rename(temporary, &self.name)
+            .map_err(|e| Failed::Write(Error::io(format_args!("rename {temporary}"), e)))?;
+        self.temporary = None;
         Safeguard::LogCreateDirSync
             .keep(|| disk.sync_dir(FOLDER))
-            .map_err(|e| Failed::Fatal(Error::io(format_args!("sync {FOLDER}/"), e)))?;
-        Ok(active)
+            .map_err(|e| Failed::Fatal(Error::io(format_args!("sync {FOLDER}/"), e)))
+    }
+
+    /// Removes its file, if it has no name: best effort, the next creation or open tries again.
+    pub fn drop_unnamed(&self, disk: &dyn Disk) {
+        if let Some(temporary) = &self.temporary {
+            let _ = disk.remove(temporary);
+        }
     }
 
     fn fill_new(
@@ -178,7 +200,6 @@ impl Active {
         active.write(&bytes, 0)?;
         active.extend(filled - first, 0)?;
         active.written = (HEADER_BYTES as u64, active.filled - HEADER_BYTES as u64);
-        active.sync(Safeguard::LogCreateSync)?;
         Ok(active)
     }
 
@@ -195,7 +216,6 @@ impl Active {
         start.resize(HEADER_BYTES + active.end_bytes(HEADER_BYTES as u64), 0);
         active.write(&start, 0)?;
         active.written = (HEADER_BYTES as u64, (start.len() - HEADER_BYTES) as u64);
-        active.sync(Safeguard::LogCreateSync)?;
         Ok(active)
     }
 

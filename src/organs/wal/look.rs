@@ -24,7 +24,7 @@ use crate::words::limits;
 use crate::words::record::Op;
 
 use super::survey::{
-    Asked, BATCH_END_BYTES, Window, has_hole, is_blank, is_end, plausible, survey,
+    Asked, BATCH_END_BYTES, Window, has_hole, is_blank, is_end, lacks_footer, plausible, survey,
 };
 use super::verdict::{Evidence, Verdict, judge};
 use super::{file_name, list};
@@ -245,7 +245,10 @@ impl Walk<'_> {
         loop {
             let (at, seed) = (self.at, self.asked.seed);
             let Some(frame) = Frame::decode(seed, at, self.window.get(at, FRAME_BYTES)?) else {
-                if self.batch.count() == 0 && is_end(&mut self.window, at, &self.asked)? {
+                if self.batch.count() == 0
+                    && (is_end(&mut self.window, at, &self.asked)?
+                        || self.goes_on() && lacks_footer(&mut self.window, at, &self.asked)?)
+                {
                     break;
                 }
                 let resumes = self.next_frame(at.saturating_add(1))?;
@@ -351,6 +354,12 @@ impl Walk<'_> {
         (sink.take)(Met::Damage { file: self.window.name(), offset: self.at, meaning })
     }
 
+    /// Whether the next segment begins with the record behind the last one here.
+    fn goes_on(&self) -> bool {
+        let next = self.asked.last_lsn.0.checked_add(1);
+        next.is_some() && self.later.map(|later| later.0) == next
+    }
+
     /// By the evidence that an open goes by.
     fn meaning(&mut self) -> Result<Meaning> {
         let (at, applied, in_batch) = (self.at, self.asked.applied, self.batch.count() > 0);
@@ -362,8 +371,7 @@ impl Walk<'_> {
         if found.resume.is_some() {
             return Ok(Meaning::Archived);
         }
-        let next = self.asked.last_lsn.0.checked_add(1);
-        if !in_batch && next.is_some() && self.later.map(|later| later.0) == next {
+        if !in_batch && self.goes_on() {
             return Ok(Meaning::Footer);
         }
         let cut = if in_batch { self.batch_at } else { at };

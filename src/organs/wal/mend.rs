@@ -10,8 +10,8 @@
 //! 4. It is synced and takes the old one's place, name and all; only then may a later segment be
 //!    created, or a new write be acknowledged.
 //!
-//! On a disk without room for the copy the bytes are written over themselves instead: a disk that
-//! keeps or writes a sector whole cannot do harm by that, and a full store must be opened.
+//! On a disk without room for the copy the bytes are written over themselves instead, and the name is made
+//! durable: a disk that keeps or writes a sector whole cannot do harm by that, and a full store must be opened.
 //!
 //! The footer claims nothing about earlier syncs, as step 4 is still ahead when it is written.
 //! Whatever step a crash interrupts, the next scan reads the same records.
@@ -70,6 +70,9 @@ pub fn mend(disk: &dyn Disk, scan: &Scan) -> Result<Option<Active>> {
             let mut active =
                 Active::reopen(Arc::clone(&file), &tail.header, tail.at, tail.bytes, None);
             finish(&mut active, tail, &*file, tail.unsynced_from)?;
+            // The batch that began it may have come before its name was durable.
+            let synced = Safeguard::MendDirSync.keep(|| disk.sync_dir(FOLDER));
+            synced.map_err(|e| Error::io(format_args!("sync {FOLDER}/"), e))?;
             active
         }
     };

@@ -20,8 +20,10 @@
 //! with a footer and writes again what an interrupted process may have left in the page cache only.
 //!
 //! Invariants that the verdict rests on:
-//! - A segment is created only after the one before it ended with a synced footer, or is gone.
-//! - Its header and first zeros are durable, name included, before the first frame is written.
+//! - A segment takes its name only after every batch of the one before it is synced, or that one is gone.
+//!   The footer between them may be lost: where the next one goes on, it is not needed.
+//! - Its header and first zeros are durable before it has its name, and so is the first batch, if it is
+//!   written before. The name is durable before another batch is written, or the first acknowledged.
 //! - Its number is larger than that of any segment before, and not larger than its first LSN. The
 //!   two grow together, as a segment without a batch in it is never ended, but created again.
 //! - Only the tail is ever overwritten, and only: marks and close frames by the next batch, parts

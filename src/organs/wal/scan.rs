@@ -23,7 +23,9 @@ use crate::words::limits;
 use crate::words::record::Op;
 use crate::words::safeguard::Safeguard;
 
-use super::survey::{Asked, BATCH_END_BYTES, Window, has_hole, is_blank, is_end, survey};
+use super::survey::{
+    Asked, BATCH_END_BYTES, Window, has_hole, is_blank, is_end, lacks_footer, survey,
+};
 use super::verdict::{Evidence, Verdict, judge};
 use super::{Scan, Sealed, Tail, TornTail, file_name, list};
 
@@ -78,7 +80,7 @@ pub fn replay(
         let Some(header) = head.header else {
             let mut window = Window::open(disk, file_name(head.number))?;
             if next.is_none() && is_blank(&mut window, FIRST_FRAME)? {
-                // Cut short while it was created: its header is synced before its first frame.
+                // Cut short while it was created: its header is synced before it has its name.
                 scan.next_number = head.number;
                 break;
             }
@@ -402,8 +404,10 @@ impl Walk<'_> {
         }
         let next = self.next_header.map(|h| h.first_lsn.0);
         if next.is_some() && next == self.position.lsn.0.checked_add(1) && !in_batch {
-            // The next segment goes on with the next record: only the footer is damaged.
-            self.note(format!("{}: the footer at offset {cut} is damaged", self.window.name()));
+            // The next segment goes on with the next record: nothing but the footer can be wrong.
+            if !lacks_footer(&mut self.window, self.at, &asked)? {
+                self.note(format!("{}: the footer at offset {cut} is damaged", self.window.name()));
+            }
             return Ok(Some(End { at: cut, footer: false }));
         }
         // What is not whole reaches at least to the end of a commit frame that is not there.

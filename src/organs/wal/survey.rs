@@ -268,6 +268,20 @@ pub fn is_end(window: &mut Window, from: u64, asked: &Asked) -> Result<bool> {
     Ok(!Safeguard::LogEnd.finds(found.frames_end > 0))
 }
 
+/// Whether the footer that is to stand at an offset never arrived, or not all of it. It is synced only if
+/// something before it was not: a crash leaves what stood there, which is zeros, a mark or a close frame, or
+/// sectors of these.
+pub fn lacks_footer(window: &mut Window, at: u64, asked: &Asked) -> Result<bool> {
+    let (seed, lsn, batch) = (asked.seed, asked.last_lsn, asked.last_batch);
+    let frames = [Kind::Footer, Kind::AckMark, Kind::Close]
+        .map(|kind| Frame::empty(kind, seed, at, 0, lsn, batch).encode(seed, at));
+    let there = window.get(at, FRAME_BYTES)?.iter().enumerate();
+    let is_of_one = |(nth, byte): (usize, &u8)| {
+        *byte == 0 || frames.iter().any(|frame| frame.get(nth) == Some(byte))
+    };
+    Ok(there.into_iter().all(is_of_one))
+}
+
 /// The shortest end of a batch: its commit frame.
 pub const BATCH_END_BYTES: u64 = (FRAME_BYTES + COMMIT_BYTES) as u64;
 

@@ -185,7 +185,8 @@ impl<'a, 'b> Lookup<'a, 'b> {
                 return Some(known);
             }
             let count = ground.vectors.saturating_sub(wanted.1).min(rows);
-            let bytes = width.bytes_of(self.search.by_eight.layout(), count);
+            let layout = self.search.by_eight.layout();
+            let bytes = width.bytes_of(layout, count) + width.mean_bytes(layout);
             self.has_room = cache.may_have_room(bytes, bytes_max, width);
             if self.has_room {
                 stores.caches.wanted.want(wanted);

@@ -40,7 +40,8 @@ pub fn make_piece(cold: &Cold, stores: &Stores<'_>, key: &PieceKey, may_wait: bo
     };
     let count = vectors.saturating_sub(from).min(CHUNK_ROWS as u32);
     let width = width(cold, bytes_max);
-    let bytes = width.bytes_of(layout, count);
+    // Its mean is there already, most likely; to find that out takes what there may be no room for.
+    let bytes = width.bytes_of(layout, count) + width.mean_bytes(layout);
     let kept = pieces.get(&key.0);
     // Who wanted it may have looked before somebody made it.
     let is_there = kept.has(from)

@@ -74,8 +74,10 @@ pub(super) fn rank<'a>(
     let metric = search.scope.def.spec.metric;
     let mut lookup = Lookup::new(search, grounds);
     let mut by_brief = None;
-    // What brief rows are without, by the mean's address: nearly all grounds share one.
-    let mut bases: Vec<(*const f32, f64)> = Vec::new();
+    // What brief rows are without, the same for all of a ground; and by the mean's address, as nearly all
+    // grounds share one.
+    let mut bases: Vec<Option<f64>> = vec![None; grounds.len()];
+    let mut means: Vec<(*const f32, f64)> = Vec::new();
     let slack_of_sketches = sketch_slack(search);
     let mut best = TopK::new(wanted);
     let (mut ranked, mut bounds) = (Vec::new(), Vec::new());
@@ -135,13 +137,18 @@ pub(super) fn rank<'a>(
                 (Some(codes), ..) => by_eight(codes),
                 (None, Some(brief), _) => {
                     let query = by_brief.get_or_insert_with(|| BriefQuery::of(&search.by_eight));
-                    let mean = brief.mean.as_ptr();
-                    let known = bases.iter().find(|(of, _)| *of == mean).map(|(_, base)| *base);
-                    let base = known.unwrap_or_else(|| {
-                        let base = search.prepared.vector().dot_wide(brief.mean);
-                        bases.push((mean, base));
-                        base
-                    });
+                    let mut base_of_mean = || {
+                        let mean = brief.mean.as_ptr();
+                        let known = means.iter().find(|(of, _)| *of == mean).map(|known| known.1);
+                        known.unwrap_or_else(|| {
+                            let base = search.prepared.vector().dot_wide(brief.mean);
+                            means.push((mean, base));
+                            base
+                        })
+                    };
+                    let base = bases
+                        .get_mut(one.candidate.0 as usize)
+                        .map_or(0.0, |base| *base.get_or_insert_with(&mut base_of_mean));
                     let (score, slack) = query.score(brief.codes, base);
                     (Ok((score, BRIEF_BITS)), slack)
                 }

@@ -220,6 +220,62 @@ fn appending_alone_syncs_nothing() {
 }
 
 #[test]
+fn a_batch_that_begins_a_segment_is_synced_once_and_its_name_once() {
+    let disk = with_folder(SimDisk::new(1));
+    let mut wal = open_on(&disk, 0);
+    let durably = |wal: &mut Wal, lsn| {
+        wal.append_to_sync(&batch(lsn, 1)).unwrap();
+        wal.sync().unwrap();
+    };
+    durably(&mut wal, 1);
+    let before = disk.op_count();
+    durably(&mut wal, 2);
+    assert_eq!(disk.op_count() - before, 2, "a write and a sync");
+    // A spare and two segments, the older of which was never synced.
+    wal.reclaim(Lsn(2)).unwrap();
+    wal.append(&batch(3, 1)).unwrap();
+    wal.reclaim(Lsn(3)).unwrap();
+    let before = disk.op_count();
+    durably(&mut wal, 4);
+    assert_eq!(disk.op_count() - before, 5, "header, batch, sync, name and its sync");
+    wal.rotate().unwrap();
+    assert_eq!(disk.op_count() - before, 6, "the footer is not synced");
+    wal.append(&batch(5, 1)).unwrap();
+    let before = disk.op_count();
+    wal.rotate().unwrap();
+    assert_eq!(disk.op_count() - before, 2, "behind a batch that was not, it is");
+    assert!(disk.file_names().iter().all(|name| !name.ends_with(".tmp")));
+}
+
+#[test]
+fn a_first_batch_without_room_leaves_no_segment_and_no_file() {
+    for spares in [false, true] {
+        let disk = with_folder(SimDisk::new(1));
+        let mut wal = open_on(&disk, 0);
+        wal.append_to_sync(&batch(1, 1)).unwrap();
+        if spares {
+            wal.reclaim(Lsn(1)).unwrap();
+        } else {
+            wal.rotate().unwrap();
+        }
+        let before = disk.file_names();
+        // Room for a header and the zeros behind it, and none for a batch of sixty.
+        disk.set_capacity(Some(disk.used_bytes() + 5000));
+        let failed = wal.append_to_sync(&batch(2, 60)).unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Full);
+        let kept: Vec<_> = before.into_iter().filter(|name| !name.ends_with(".spare")).collect();
+        assert_eq!(disk.file_names(), kept, "spares: {spares}");
+        disk.set_capacity(None);
+        wal.append_to_sync(&batch(2, 60)).unwrap();
+        assert!(disk.file_names().contains(&format!("wal/{}", "0000000002.wal")));
+        wal.close().unwrap();
+        let applied = u64::from(spares);
+        let (scan, ops) = read(&disk, applied).unwrap();
+        assert_eq!(check(applied, &scan, &ops), 61, "spares: {spares}");
+    }
+}
+
+#[test]
 fn opening_removes_what_makers_of_segments_left() {
     let disk = with_folder(SimDisk::new(1));
     let mut wal = open_on(&disk, 0);
