@@ -157,11 +157,8 @@ impl Wal {
             return Err(Error::internal("the log has no segment to append to"));
         };
         let was_unnamed = active.is_unnamed();
-        let mut appended = active.append(&batch, &mut self.buffer);
-        if appended.is_ok() && was_unnamed {
-            let named = active.take_name(&*self.disk);
-            appended = appended.and_then(|places| named.map(|()| places));
-        }
+        let appended = active.append(&batch, &mut self.buffer);
+        let appended = appended.and_then(|places| active.take_name(&*self.disk).map(|()| places));
         if self.buffer.capacity() as u64 > BUFFER_BYTES_KEPT.min(self.options.segment_bytes / 2) {
             self.buffer = Vec::new();
         }
