@@ -157,6 +157,7 @@ fn a_smaller_budget_is_kept_at_once_whatever_searches_had_filled() {
 
 #[test]
 fn no_write_is_refused_while_something_can_go_down() {
+    // What was wrong hung on the moment at which the buffer grew: it showed in every second run or so.
     let dir = tempfile::tempdir().unwrap();
     let store = Store::builder(dir.path().join("s")).options(budget(1 << 20)).open().unwrap();
     let notes = store.collection("notes").unwrap();
