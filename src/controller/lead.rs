@@ -180,10 +180,12 @@ impl Engine {
     ) -> Result<()> {
         let Group { mut view, ops, accepted, sync, .. } = group;
         let outcome = self.poison.check().and_then(|()| {
+            let appending = self.clock.elapsed();
             let written = if sync { log.append_to_sync(&ops) } else { log.append(&ops) };
             let written = written.and_then(|offsets| {
                 if sync {
-                    let begun = self.clock.elapsed();
+                    // A batch that began a segment is synced already: who gathers goes by how long that took.
+                    let begun = if log.is_synced() { appending } else { self.clock.elapsed() };
                     log.sync()?;
                     led.sync = self.clock.elapsed().saturating_sub(begun);
                 }

@@ -210,10 +210,16 @@ impl Wal {
         self.active.as_ref().map(|active| (active.number, Arc::clone(&active.file)))
     }
 
+    /// Whether every appended batch is durable.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.synced_batch == self.last_batch
+    }
+
     /// Makes every appended batch durable. A failure poisons the log.
     pub fn sync(&mut self) -> Result<()> {
         self.check_usable()?;
-        if self.synced_batch == self.last_batch {
+        if self.is_synced() {
             return Ok(());
         }
         let synced = match &self.active {
@@ -229,7 +235,7 @@ impl Wal {
     /// with nothing behind it. Not synced, best effort, overwritten by the next batch. Costs one
     /// small write, so it is for moments when no next batch waits: that one says the same.
     pub fn mark_acked(&mut self) {
-        let is_synced = self.synced_batch == self.last_batch;
+        let is_synced = self.is_synced();
         if let Some(active) = &mut self.active
             && is_synced
             && self.poison.is_none()

@@ -231,16 +231,22 @@ fn a_batch_that_begins_a_segment_is_synced_once_and_its_name_once() {
     let before = disk.op_count();
     durably(&mut wal, 2);
     assert_eq!(disk.op_count() - before, 2, "a write and a sync");
+    wal.append_to_sync(&batch(3, 1)).unwrap();
+    assert!(!wal.is_synced(), "it is left to its caller");
+    wal.sync().unwrap();
     // A spare and two segments, the older of which was never synced.
-    wal.reclaim(Lsn(2)).unwrap();
-    wal.append(&batch(3, 1)).unwrap();
     wal.reclaim(Lsn(3)).unwrap();
+    wal.append(&batch(4, 1)).unwrap();
+    assert!(!wal.is_synced());
+    wal.reclaim(Lsn(4)).unwrap();
     let before = disk.op_count();
-    durably(&mut wal, 4);
+    wal.append_to_sync(&batch(5, 1)).unwrap();
+    assert!(wal.is_synced(), "with its header");
+    wal.sync().unwrap();
     assert_eq!(disk.op_count() - before, 5, "header, batch, sync, name and its sync");
     wal.rotate().unwrap();
     assert_eq!(disk.op_count() - before, 6, "the footer is not synced");
-    wal.append(&batch(5, 1)).unwrap();
+    wal.append(&batch(6, 1)).unwrap();
     let before = disk.op_count();
     wal.rotate().unwrap();
     assert_eq!(disk.op_count() - before, 2, "behind a batch that was not, it is");
