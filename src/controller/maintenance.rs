@@ -59,8 +59,12 @@ pub struct CheckpointReport {
 impl Engine {
     /// Whether enough is unarchived that a checkpoint should start: half of what may be.
     pub(super) fn checkpoint_is_due(&self) -> bool {
-        let half = self.log_bytes_max() / 2;
-        self.view.load().hot_bytes() >= half || self.log_bytes.load(Ordering::Acquire) >= half
+        self.is_unarchived(self.log_bytes_max() / 2)
+    }
+
+    /// Whether so many bytes are unarchived.
+    pub(super) fn is_unarchived(&self, bytes: u64) -> bool {
+        self.view.load().hot_bytes() >= bytes || self.log_bytes.load(Ordering::Acquire) >= bytes
     }
 
     /// Starts a checkpoint if one is due: on the background thread, or here when there is none.
@@ -149,6 +153,9 @@ impl Engine {
             }
         }
         self.save_columns();
+        if report.segment.is_some() {
+            self.settle_keys();
+        }
         Ok(report)
     }
 
@@ -244,7 +251,7 @@ impl Engine {
 
     /// Runs something that needs the catalog; the caller holds `maintenance`, and has revived the
     /// catalog before it looked at the view.
-    fn with_ground<T>(&self, run: impl FnOnce(&Ground<'_>) -> Result<T>) -> Result<T> {
+    pub(super) fn with_ground<T>(&self, run: impl FnOnce(&Ground<'_>) -> Result<T>) -> Result<T> {
         let outcome = self.on_ground(run);
         if outcome.is_err()
             && let Err(error) = self.revive_catalog()

@@ -16,4 +16,5 @@ pub mod prepared;
 pub mod pressure;
 pub mod refill;
 pub mod resize;
+pub mod settling;
 pub mod stage;

@@ -32,7 +32,7 @@ use crate::words::error::Result;
 use crate::words::id::EntryId;
 use crate::words::tier::Tier;
 
-/// Passes of a run at most.
+/// Passes of a run at most; one that met damage alone is none, as the next plan knows of that.
 const PASSES_MAX: u32 = 3;
 
 /// How a run ended.
@@ -269,8 +269,9 @@ impl Engine {
                 report.is_spent = plan.bytes_before > report.target_bytes;
                 break;
             }
+            let known = (report.moves, run.damaged());
             view = self.step(&mut run, &plan, &mut report)?;
-            report.passes += 1;
+            report.passes += u32::from(report.moves > known.0 || run.damaged() == known.1);
             deep = report.passes == PASSES_MAX || policy != Policy::Watermark;
         }
         self.spare_down_to(report.target_bytes);
@@ -309,8 +310,7 @@ impl Engine {
         let view = self.view.load_full();
         let mut run = self.survey(&view)?;
         let mut report = self.begin_report(&run, &view);
-        let next = self.next_block.load(Ordering::Acquire);
-        let stepped = run.repack(&self.yard(), &view, next)?;
+        let stepped = run.repack(&self.yard(), &view, self.next_block.load(Ordering::Acquire))?;
         self.take(stepped, &mut report);
         report.passes = 1;
         report.damaged = run.damaged();

@@ -133,6 +133,8 @@ pub struct PolicyView<'a> {
     pub hit_twice: &'a [bool],
     /// Where they stand.
     pub standing: &'a [Standing],
+    /// Ones that no plan moves, as damage holds them.
+    pub stuck: &'a [bool],
     /// Bytes in Level 0; `u32::MAX` for an entry that may not stand there.
     pub hot_bytes: &'a [u32],
     /// Bytes in Level 1 with 8 bits; 0 for an entry without a vector, which has no place there.
@@ -327,7 +329,15 @@ impl<'a> Work<'a> {
         }
     }
 
+    fn is_stuck(&self, n: usize) -> bool {
+        at(self.view.stuck, n, false)
+    }
+
+    /// Sends an entry to a place, or the nearest that is possible; not one that is stuck.
     fn send(&mut self, n: usize, wish: Standing) {
+        if self.is_stuck(n) {
+            return;
+        }
         let to = self.possible(n, wish);
         let from = self.stands(n);
         self.bytes = self.bytes - self.cost(n, from) + self.cost(n, to);

@@ -233,9 +233,9 @@ fn paths<'a>(
         let (namespace, key) = (&last.namespace, last.key.as_bytes());
         range = if reverse { range.before(namespace, key) } else { range.after(namespace, key) };
     }
-    let cold = scope.view.cold.catalog.keys(collection, &range, reverse)?.map(move |item| {
-        let (namespace, key, id) = item?;
-        Ok((KeyPath { collection, namespace, key }, Some(id)))
+    let cold = scope.view.cold.catalog.keys(collection, &range, reverse)?.map(|item| {
+        let (path, id) = item?;
+        Ok((path, Some(id)))
     });
     let mut sources: Vec<Source<'a>> = Vec::new();
     let tables = std::iter::once(&scope.view.active).chain(scope.view.frozen.as_deref());

@@ -339,6 +339,7 @@ fn apply_segment(
             let count = ROWS_AT_ONCE.min(group.rows - from);
             let mut rows = Vec::new();
             reader.rows(group_index, from, count, &mut rows)?;
+            let mut named = Vec::new();
             for (row, at) in rows.iter().zip(from..) {
                 let place = Place { segment: number, group: group_index, row: at };
                 let newer = match flip.update.get_id(row.id)? {
@@ -355,8 +356,7 @@ fn apply_segment(
                 };
                 if newer {
                     let body = reader.body(group_index, row)?;
-                    let (namespace, key) = (&body.namespace, body.key.as_bytes());
-                    flip.update.put_key(group.collection, namespace, key, row.id)?;
+                    named.push((body.namespace, body.key, row.id));
                     let located = Located {
                         collection: group.collection,
                         version: row.version,
@@ -366,6 +366,8 @@ fn apply_segment(
                     flip.revive(place)?;
                 }
             }
+            let keys = named.iter().map(|(namespace, key, id)| (namespace, key.as_bytes(), *id));
+            flip.update.put_keys(group.collection, keys)?;
             from += count;
         }
     }

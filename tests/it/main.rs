@@ -15,6 +15,7 @@ mod footprint;
 mod format;
 mod full;
 mod input;
+mod keys;
 mod levels;
 mod mishaps;
 mod mixtures;

@@ -323,16 +323,22 @@ fn a_page_of_the_index_that_rots_is_healed_by_an_open() {
     drop(notes);
     store.close().unwrap();
     let pages = read_whole(&disk, "index.redb", 1 << 30).unwrap().len() as u64 / 4096;
-    let mut healed = 0;
+    let (mut healed, mut met_later) = (0, 0);
     for page in (3..pages).step_by(7) {
         let disk = disk.fork_now();
         disk.flip_bit("index.redb", page * 4096 + 2_000, 3).unwrap();
         let store = open(&disk, &clock);
-        assert_same(&dump(&store), &before, &format!("page {page}"));
+        let found = try_dump(&store).or_else(|error| {
+            // The open had no need of this page. Who meets it is told, and the next one finds it healed.
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "page {page}: {error}");
+            met_later += 1;
+            try_dump(&store)
+        });
+        assert_same(&found.unwrap(), &before, &format!("page {page}"));
         let told = store.stats().unwrap().warnings;
         healed += u32::from(told.iter().any(|warning| warning.contains("rebuilt")));
     }
-    assert!(healed > 5, "{healed} opens met the damage");
+    assert!(healed > 5 && met_later < 3, "{healed} were healed, {met_later} not by the open");
 }
 
 /// After a kill, redb reads pages when it closes that nobody asked for before.

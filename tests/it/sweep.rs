@@ -77,9 +77,38 @@ fn bytes_of(vector: &[f32]) -> Vec<u8> {
     vector.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
+/// What scores least can go nowhere, as its vectors have rotted. Others go instead, within the same run.
+#[test]
+fn what_damage_holds_keeps_nothing_else_from_making_room() {
+    const ENTRIES: u64 = 1500;
+    let (disk, clock) = (MemoryDisk::new(), ManualClock::new());
+    let store = open(&disk, &clock, LARGE);
+    let notes = store.collection("notes").unwrap();
+    let vectors = fill(&notes, &store, ENTRIES, &clock);
+    let (name, bytes) = segment(&disk);
+    let file = disk.open(&name, OpenMode::ReadWrite).unwrap();
+    let last = find(&bytes, &bytes_of(&vectors[ENTRIES as usize - 1]));
+    file.write_at(&vec![0; 40 * ENTRIES as usize], (last + DIM * 4 + 8) as u64).unwrap();
+    for vector in &vectors[..600] {
+        let vector = find(&bytes, &bytes_of(vector));
+        file.write_at(&[bytes[vector] ^ 1], vector as u64).unwrap();
+    }
+    // A third of the entries has to go, fewer than are held.
+    let counted = store.stats().unwrap().counted_bytes;
+    store.set_budget(counted * 10 / 8).unwrap();
+    let report = store.compress().unwrap();
+    assert_eq!(report.outcome, Outcome::TargetMet, "{report:?}");
+    assert!(report.damaged > 300 && report.damaged <= 600, "{report:?}");
+    let stood = standings(&store);
+    let hot =
+        |from: u64, to: u64| (from..to).filter(|n| stood[&EntryId(n + 1)] == Standing::Hot).count();
+    assert!(hot(0, 600) > 590, "{}", hot(0, 600));
+    assert!((200..800).contains(&hot(600, ENTRIES)), "{}", hot(600, ENTRIES));
+}
+
 #[test]
 fn rot_stops_neither_the_survey_nor_the_packing_nor_a_promotion() {
-    const ENTRIES: u64 = 2000;
+    const ENTRIES: u64 = 2600;
     let (disk, clock) = (MemoryDisk::new(), ManualClock::new());
     let store = open(&disk, &clock, LARGE);
     let notes = store.collection("notes").unwrap();
@@ -89,7 +118,7 @@ fn rot_stops_neither_the_survey_nor_the_packing_nor_a_promotion() {
     let file = disk.open(&name, OpenMode::ReadWrite).unwrap();
     let row = find(&bytes, &at(700, ENTRIES, &clock).0.to_le_bytes());
     file.write_at(&[bytes[row] ^ 1], row as u64).unwrap();
-    let last = find(&bytes, &bytes_of(&vectors[1999]));
+    let last = find(&bytes, &bytes_of(&vectors[ENTRIES as usize - 1]));
     file.write_at(&vec![0; 40 * ENTRIES as usize], (last + DIM * 4 + 8) as u64).unwrap();
     for n in (0..ENTRIES as usize).step_by(20) {
         let vector = find(&bytes, &bytes_of(&vectors[n]));
@@ -98,19 +127,21 @@ fn rot_stops_neither_the_survey_nor_the_packing_nor_a_promotion() {
 
     store.set_budget(1 << 20).unwrap();
     let report = store.compress().unwrap();
-    assert!(report.damaged > 1 && report.damaged < 102, "{report:?}");
+    // The run that the budget began met the vectors, and others went instead; this one, if it moves any.
+    assert!((1..132).contains(&report.damaged), "{report:?}");
+    assert_eq!(report.outcome, Outcome::TargetMet, "{report:?}");
     assert!(report.counted_bytes_after <= report.counted_bytes_before, "{report:?}");
     let stood = standings(&store);
     assert_eq!(stood.len() as u64, ENTRIES - 1, "all but the entry whose row is damaged");
-    for standing in [Standing::Hot, Standing::Warm8, Standing::Cold] {
-        assert!(stood.values().any(|s| *s == standing), "{standing:?}");
+    for standings in [[Standing::Hot; 2], [Standing::Warm8, Standing::Warm4], [Standing::Cold; 2]] {
+        assert!(stood.values().any(|s| standings.contains(s)), "{standings:?}");
     }
     let hot = |n: &u64| stood[&EntryId(n + 1)] == Standing::Hot;
     assert!((0..ENTRIES).step_by(20).any(|n| n < 1000 && hot(&n)), "what has no codes stays");
     // One that rots in the archive cannot come back whole; others can.
     let cold = |n: &usize| stood.get(&EntryId(*n as u64 + 1)) == Some(&Standing::Cold);
-    let rotten = (1..2000).step_by(20).find(cold).unwrap();
-    let whole = (2..2000).step_by(20).find(cold).unwrap();
+    let rotten = (1..ENTRIES as usize).step_by(20).find(cold).unwrap();
+    let whole = (2..ENTRIES as usize).step_by(20).find(cold).unwrap();
     let vector = find(&bytes, &bytes_of(&vectors[rotten]));
     file.write_at(&[bytes[vector] ^ 1], vector as u64).unwrap();
     for n in [rotten, whole] {

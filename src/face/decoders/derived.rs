@@ -15,7 +15,7 @@ use crate::organs::columns::sealed::{self, Sealed};
 use crate::organs::columns::{hot, row};
 use crate::pure::quant::{Bits, CodeQuery, RowLayout, decode, narrow};
 use crate::pure::sketch::{BLOCK_ROWS, SketchLayout, SketchQuery};
-use crate::words::id::EntryId;
+use crate::words::id::{EntryId, KeyPath};
 use crate::words::options::{ArenaAccess, Metric};
 
 use super::{Answer, STORE, disk, holds, same};
@@ -158,17 +158,17 @@ pub fn columns_moves(bytes: &[u8]) -> Answer {
 pub fn index_value(bytes: &[u8]) -> Answer {
     let Some(([table, len], rest)) = bytes.split_first_chunk::<2>() else { return Ok(false) };
     let Some((key, value)) = rest.split_at_checked(usize::from(*len)) else { return Ok(false) };
-    let number = [Table::Keys, Table::Requests, Table::Expiring, Table::Meta];
+    let number = [Table::Keys, Table::Requests, Table::Expiring, Table::Meta, Table::Recent];
     let bytes = [Table::Segments, Table::Collections, Table::Settings];
-    match table % 8 {
-        which @ 0..4 => {
+    match table % 9 {
+        which @ 0..5 => {
             let table = number.get(usize::from(which)).copied().unwrap_or(Table::Meta);
             let Some(value) = value.first_chunk::<NUMBER_BYTES>() else { return Ok(false) };
             let Ok(read) = open_number(table, key, value) else { return Ok(false) };
             same(value, &seal_number(table, key, read))
         }
-        which @ 4..7 => {
-            let table = bytes.get(usize::from(which - 4)).copied().unwrap_or(Table::Settings);
+        which @ 5..8 => {
+            let table = bytes.get(usize::from(which - 5)).copied().unwrap_or(Table::Settings);
             let Ok(read) = open_bytes(table, key, value) else { return Ok(false) };
             same(value, &seal_bytes(table, key, read))
         }
@@ -189,7 +189,7 @@ pub fn index_value(bytes: &[u8]) -> Answer {
 
 /// A key of the table of keys.
 pub fn index_key(bytes: &[u8]) -> Answer {
-    let Ok((collection, namespace, key)) = open_key_row(bytes) else { return Ok(false) };
+    let Ok(KeyPath { collection, namespace, key }) = open_key_row(bytes) else { return Ok(false) };
     let range = tables::KeyRange::all().starting(&namespace, key.as_bytes());
     let inside = range.before(&namespace, key.as_bytes()).rows(collection).is_none();
     holds(inside, "a range before its own start")?;

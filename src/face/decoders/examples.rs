@@ -472,9 +472,10 @@ fn values() -> Vec<Vec<u8>> {
         of(0, b"\0\0\0\x01\0n3", &tables::seal_number(Table::Keys, b"\0\0\0\x01\0n3", 4)),
         of(1, &key, &tables::seal_number(Table::Requests, &key, 4)),
         of(3, b"applied_lsn", &tables::seal_number(Table::Meta, b"applied_lsn", 9)),
-        of(4, &key, &tables::seal_bytes(Table::Segments, &key, &[1, 2, 3])),
-        of(6, b"rho", &tables::seal_bytes(Table::Settings, b"rho", b"0.25")),
-        of(7, &key, &tables::seal_located(id, &live)),
-        of(7, &key, &tables::seal_located(id, &gone)),
+        of(4, b"\0\0\0\x01\0n3", &tables::seal_number(Table::Recent, b"\0\0\0\x01\0n3", 4)),
+        of(5, &key, &tables::seal_bytes(Table::Segments, &key, &[1, 2, 3])),
+        of(7, b"rho", &tables::seal_bytes(Table::Settings, b"rho", b"0.25")),
+        of(8, &key, &tables::seal_located(id, &live)),
+        of(8, &key, &tables::seal_located(id, &gone)),
     ]
 }

@@ -143,7 +143,7 @@ fn ask(file: &Arc<dyn File>, checked: bool) -> Outcome {
     let all = view.keys(ONE, &KeyRange::all(), false);
     let all: Result<Vec<_>> = all.and_then(|rows| rows.collect());
     let all = all.map(|rows| {
-        let keys = rows.into_iter().map(|(_, key, id)| (key.as_bytes().to_vec(), id));
+        let keys = rows.into_iter().map(|(path, id)| (path.key.as_bytes().to_vec(), id));
         Some(keys.collect::<Vec<_>>())
     });
     let right: Vec<_> = (0..KEYS).map(|n| (key(n), EntryId(n + 1))).collect();

@@ -23,6 +23,7 @@ use redb::{Builder, Database, ReadableDatabase, StorageBackend};
 
 use crate::io::{Disk, File, OpenMode};
 use crate::organs::catalog::backend::{Health, PAGE_BYTES, PagedBackend, Unreadable};
+use crate::organs::catalog::keys::Moves;
 use crate::organs::catalog::overlay::OverlayFile;
 use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::safeguard::Safeguard;
@@ -32,6 +33,7 @@ pub mod backend;
 mod crash;
 #[cfg(test)]
 mod flips;
+mod keys;
 pub mod overlay;
 pub mod snapshot;
 pub mod tables;
@@ -49,7 +51,7 @@ pub const FILE: &str = "index.redb";
 const TEMPORARY: &str = "index.redb.tmp";
 /// Meta row with the layout of the tables; another number means "rebuild".
 const FORMAT_NAME: &str = "format";
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// The index of one store. Dropping it closes it cleanly; `close` does the same and says so.
 #[derive(Debug)]
@@ -161,7 +163,16 @@ impl Catalog {
     }
 
     fn check_format(&self) -> Result<()> {
-        let format = self.snapshot()?.meta(FORMAT_NAME)?;
+        // Not by a snapshot: an index of another layout lacks tables that one opens.
+        let format = guard(|| {
+            let health = &self.health;
+            let transaction = self.database.get()?.begin_read();
+            let transaction = transaction.map_err(|e| redb_error(health, e))?;
+            let meta = transaction.open_table(tables::META).map_err(|e| redb_error(health, e))?;
+            let value = meta.get(FORMAT_NAME).map_err(|e| redb_error(health, e))?;
+            let key = FORMAT_NAME.as_bytes();
+            value.map(|v| tables::open_number(tables::Table::Meta, key, &v.value())).transpose()
+        })?;
         if format != Some(FORMAT) {
             return Err(Error::corrupt(format!(
                 "{FILE}: its layout is {format:?}, this build reads {FORMAT}"
@@ -188,8 +199,44 @@ impl Catalog {
         guard(|| {
             let transaction = self.database.get()?.begin_write();
             let transaction = transaction.map_err(|e| redb_error(&self.health, e))?;
-            Update::new(transaction, self.health.clone())
+            Update::new(transaction, self.health.clone(), self.write_bytes_max())
         })
+    }
+
+    /// What redb keeps of a change until its commit: a half of its cache.
+    fn write_bytes_max(&self) -> u64 {
+        self.cache_bytes as u64 / 2
+    }
+
+    /// Whether keys that came lately are to be moved to where they stay, and could not be by the commit that brought
+    /// the last of them: how many at once. See `keys`.
+    pub fn rows_to_settle(&self) -> Result<Option<u64>> {
+        let view = self.snapshot()?;
+        let number = |name| Ok::<u64, Error>(view.meta(name)?.unwrap_or(0));
+        let moves = Moves {
+            counts: view.key_counts()?,
+            written: number(update::RECENT_WRITTEN)?,
+            recent_bytes: number(update::RECENT_BYTES)?,
+            bytes_max: self.write_bytes_max(),
+        };
+        Ok(moves.rows_at_once())
+    }
+
+    /// Moves so many of them: a commit of its own that changes no answer. Answers how many are left.
+    pub fn settle_some(&self, rows: u64) -> Result<u64> {
+        let update = self.begin()?;
+        let left = update.move_recent(rows)?;
+        update.commit()?;
+        Ok(left)
+    }
+
+    /// Moves all of them, if any are to be moved.
+    #[cfg(test)]
+    pub fn settle(&self) -> Result<()> {
+        if let Some(rows) = self.rows_to_settle()? {
+            while self.settle_some(rows)? > 0 {}
+        }
+        Ok(())
     }
 
     /// Reads every row of every table and checks its value. The first error of a table ends that

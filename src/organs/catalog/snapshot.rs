@@ -17,13 +17,14 @@ use redb::{
 };
 
 use crate::organs::catalog::backend::Health;
+use crate::organs::catalog::keys::Keys;
 use crate::organs::catalog::tables::{
     self, KeyRange, LOCATED_BYTES, Located, NUMBER_BYTES, Table, key_row, open_bytes, open_key_row,
     open_located, open_number,
 };
 use crate::organs::catalog::{FILE, Guarded, guard, redb_error};
 use crate::words::error::{Error, Result};
-use crate::words::id::{CollectionId, EntryId, Key, Namespace};
+use crate::words::id::{CollectionId, EntryId, Namespace};
 use crate::words::limits;
 
 /// See the file's story. Cheap to share behind an `Arc`, not to make: some 10 microseconds.
@@ -34,6 +35,7 @@ pub struct Snapshot {
 
 struct Tables {
     keys: ReadOnlyTable<&'static [u8], [u8; NUMBER_BYTES]>,
+    recent: ReadOnlyTable<&'static [u8], [u8; NUMBER_BYTES]>,
     ids: ReadOnlyTable<u64, [u8; LOCATED_BYTES]>,
     segments: ReadOnlyTable<u64, &'static [u8]>,
     collections: ReadOnlyTable<u32, &'static [u8]>,
@@ -61,6 +63,7 @@ impl Snapshot {
         }
         let tables = Tables {
             keys: open(transaction, &health, tables::KEYS)?,
+            recent: open(transaction, &health, tables::RECENT)?,
             ids: open(transaction, &health, tables::IDS)?,
             segments: open(transaction, &health, tables::SEGMENTS)?,
             collections: open(transaction, &health, tables::COLLECTIONS)?,
@@ -92,9 +95,13 @@ impl Snapshot {
     ) -> Result<Option<EntryId>> {
         let row = key_row(collection, namespace.as_str(), key);
         guard(|| {
-            let found = self.tables.get()?.keys.get(row.as_slice()).map_err(|e| self.fail(e))?;
-            let number = found.map(|value| open_number(Table::Keys, &row, &value.value()));
-            Ok(number.transpose()?.map(EntryId))
+            let tables = self.tables.get()?;
+            for (table, open) in [(Table::Recent, &tables.recent), (Table::Keys, &tables.keys)] {
+                if let Some(value) = open.get(row.as_slice()).map_err(|e| self.fail(e))? {
+                    return Ok(Some(EntryId(open_number(table, &row, &value.value())?)));
+                }
+            }
+            Ok(None)
         })
     }
 
@@ -109,16 +116,28 @@ impl Snapshot {
     /// The keys of a collection in the order of (namespace, key), or against it.
     pub fn keys(&self, collection: CollectionId, range: &KeyRange, reverse: bool) -> Result<Keys> {
         let Some((low, high)) = range.rows(collection) else {
-            return Ok(Rows::empty(self.health.clone()));
+            let none = || Rows::empty(self.health.clone());
+            return Ok(Keys::new([none(), none()], reverse));
         };
-        let bounds = (as_slice(&low), as_slice(&high));
-        let range =
-            guard(|| self.tables.get()?.keys.range::<&[u8]>(bounds).map_err(|e| self.fail(e)))?;
-        Ok(Rows::new(range, reverse, self.health.clone(), |row, value| {
-            let id = open_number(Table::Keys, row, &value)?;
-            let (_, namespace, key) = open_key_row(row)?;
-            Ok((namespace, key, EntryId(id)))
-        }))
+        self.key_rows((as_slice(&low), as_slice(&high)), reverse)
+    }
+
+    fn key_rows(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>), reverse: bool) -> Result<Keys> {
+        let (recent, keys) = guard(|| {
+            let tables = self.tables.get()?;
+            let range = |table: &ReadOnlyTable<_, _>| {
+                table.range::<&[u8]>(bounds).map_err(|e| self.fail(e))
+            };
+            Ok((range(&tables.recent)?, range(&tables.keys)?))
+        })?;
+        let health = || self.health.clone();
+        let recent = Rows::new(recent, reverse, health(), |row: &[u8], value| {
+            Ok((open_key_row(row)?, EntryId(open_number(Table::Recent, row, &value)?)))
+        });
+        let keys = Rows::new(keys, reverse, health(), |row: &[u8], value| {
+            Ok((open_key_row(row)?, EntryId(open_number(Table::Keys, row, &value)?)))
+        });
+        Ok(Keys::new([recent, keys], reverse))
     }
 
     /// All ids from this one on, ascending, removed ones included.
@@ -236,7 +255,17 @@ impl Snapshot {
 
     /// Number of keys, over all collections: that of live entries.
     pub fn key_count(&self) -> Result<u64> {
-        guard(|| self.tables.get()?.keys.len().map_err(|e| self.fail(e)))
+        let [recent, keys] = self.key_counts()?;
+        Ok(recent.saturating_add(keys))
+    }
+
+    /// Rows of `recent` and of `keys`.
+    pub(super) fn key_counts(&self) -> Result<[u64; 2]> {
+        guard(|| {
+            let tables = self.tables.get()?;
+            let (recent, keys) = (tables.recent.len(), tables.keys.len());
+            Ok([recent.map_err(|e| self.fail(e))?, keys.map_err(|e| self.fail(e))?])
+        })
     }
 
     /// Number of ids, removed ones included.
@@ -257,14 +286,7 @@ impl Snapshot {
             let what = format!("index.redb: table {name} states {stated} rows and has {walked}");
             Err(Error::corrupt(what))
         };
-        let all_keys = || {
-            let range =
-                guard(|| self.tables.get()?.keys.range::<&[u8]>(..).map_err(|e| self.fail(e)))?;
-            Ok(Rows::new(range, false, self.health.clone(), |row: &[u8], value| {
-                open_number(Table::Keys, row, &value)?;
-                open_key_row(row)
-            }))
-        };
+        let all_keys = self.key_rows((Bound::Unbounded, Bound::Unbounded), false);
         let all_meta = || {
             let range =
                 guard(|| self.tables.get()?.meta.range::<&str>(..).map_err(|e| self.fail(e)))?;
@@ -273,7 +295,7 @@ impl Snapshot {
             }))
         };
         let walked = [
-            counted(walk(all_keys()), self.key_count(), "keys"),
+            counted(walk(all_keys), self.key_count(), "keys"),
             counted(walk(self.ids(EntryId(0))), self.id_count(), "ids"),
             walk(self.segments()),
             self.collections().map(|rows| rows.len() as u64),
@@ -294,8 +316,6 @@ fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
     }
 }
 
-/// Keys with their ids.
-pub type Keys = Rows<&'static [u8], [u8; NUMBER_BYTES], (Namespace, Key, EntryId)>;
 /// Ids with what is known about them.
 pub type Ids = Rows<u64, [u8; LOCATED_BYTES], (EntryId, Located)>;
 /// Segments with the caller's bytes.

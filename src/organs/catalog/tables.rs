@@ -3,6 +3,7 @@
 //! | table | key | value before its CRC |
 //! |---|---|---|
 //! | keys | collection u32 BE, namespace, 0x00, key | id u64 |
+//! | recent | as in keys | as in keys |
 //! | ids | id u64 | collection u32, version u64, state u8, segment u64, group u16, row u32 |
 //! | segments | number u64 | the caller's bytes |
 //! | collections | id u32 | the caller's bytes |
@@ -23,7 +24,7 @@ use std::ops::Bound;
 use redb::TableDefinition;
 
 use crate::words::error::{Error, Result};
-use crate::words::id::{CollectionId, EntryId, Key, Lsn, Namespace};
+use crate::words::id::{CollectionId, EntryId, Key, KeyPath, Lsn, Namespace};
 use crate::words::record::Place;
 use crate::words::safeguard::Safeguard;
 
@@ -34,6 +35,9 @@ pub const LOCATED_BYTES: usize = 31;
 
 /// (collection, namespace, key) -> id.
 pub const KEYS: TableDefinition<'static, &[u8], [u8; NUMBER_BYTES]> = TableDefinition::new("keys");
+/// As [`KEYS`], for those that came lately.
+pub const RECENT: TableDefinition<'static, &[u8], [u8; NUMBER_BYTES]> =
+    TableDefinition::new("recent");
 /// id -> where.
 pub const IDS: TableDefinition<'static, u64, [u8; LOCATED_BYTES]> = TableDefinition::new("ids");
 /// segment number -> bytes.
@@ -70,6 +74,8 @@ pub enum Table {
     Expiring = 7,
     /// [`META`].
     Meta = 8,
+    /// [`RECENT`].
+    Recent = 9,
 }
 
 /// What the index knows about an id.
@@ -192,14 +198,15 @@ pub fn key_row(collection: CollectionId, namespace: &str, key: &[u8]) -> Vec<u8>
 }
 
 /// Reads [`key_row`] back, limits checked. Errors with `Corrupt`.
-pub fn open_key_row(row: &[u8]) -> Result<(CollectionId, Namespace, Key)> {
-    let parts = || -> Option<(CollectionId, Namespace, Key)> {
+pub fn open_key_row(row: &[u8]) -> Result<KeyPath> {
+    let parts = || -> Option<KeyPath> {
         let (collection, path) = row.split_first_chunk::<4>()?;
         let nul = path.iter().position(|b| *b == 0)?;
         let namespace = std::str::from_utf8(path.get(..nul)?).ok()?;
         let namespace = Namespace::new(namespace).ok()?;
         let key = Key::new(path.get(nul + 1..)?).ok()?;
-        Some((CollectionId(u32::from_be_bytes(*collection)), namespace, key))
+        let collection = CollectionId(u32::from_be_bytes(*collection));
+        Some(KeyPath { collection, namespace, key })
     };
     parts().ok_or_else(|| damaged(Table::Keys, row))
 }

@@ -8,10 +8,12 @@ use crate::io::memory::MemoryDisk;
 use crate::io::sim::{Profile, SimDisk};
 use crate::io::{Disk, File, OpenMode};
 use crate::organs::catalog::backend::{Health, PAGE_BYTES, PagedBackend};
-use crate::organs::catalog::tables::{IDS, KEYS, KeyRange, Located, key_row};
+use crate::organs::catalog::tables::{
+    IDS, KEYS, KeyRange, Located, META, RECENT, Table, key_row, seal_number,
+};
 use crate::organs::catalog::{Catalog, FILE, NewEntry};
 use crate::words::error::{ErrorKind, Result};
-use crate::words::id::{CollectionId, EntryId, Key, Lsn, Namespace};
+use crate::words::id::{CollectionId, EntryId, Key, KeyPath, Lsn, Namespace};
 use crate::words::record::Place;
 
 const CACHE: usize = 1 << 20;
@@ -190,25 +192,31 @@ fn ranges_agree_with_a_sorted_list() {
     let paths = ["", "a", "a!", "a/b", "a/b/c", "a0", "b", "\u{7f}"];
     let keys: [&[u8]; 7] = [b"x", b"x\0", b"xa", b"y", b"\xff", b"\xff\xff", b"\0"];
     let mut model = BTreeMap::new();
-    let update = catalog.begin().unwrap();
-    let mut id = 0;
-    for collection in [CollectionId(0), ONE, TWO, CollectionId(u32::MAX)] {
-        for path in paths {
-            for key in keys {
-                id += 1;
-                update.put_key(collection, &ns(path), key, EntryId(id)).unwrap();
-                let sorted = (collection, ns(path), Key::new(key).unwrap());
-                model.insert(sorted, EntryId(id));
+    for is_late in [false, true] {
+        let update = catalog.begin().unwrap();
+        let mut id = 0;
+        for collection in [CollectionId(0), ONE, TWO, CollectionId(u32::MAX)] {
+            for path in paths {
+                for key in keys {
+                    id += 1;
+                    if (id % 4 == 0) == is_late {
+                        update.put_key(collection, &ns(path), key, EntryId(id)).unwrap();
+                        let key = Key::new(key).unwrap();
+                        let path = KeyPath { collection, namespace: ns(path), key };
+                        model.insert(path, EntryId(id));
+                    }
+                }
             }
         }
+        update.commit().unwrap();
     }
-    update.commit().unwrap();
     let view = catalog.snapshot().unwrap();
+    assert_eq!(view.key_counts().unwrap(), [56, 168], "some stand in either table");
     let check = |collection, range: KeyRange, keep: &dyn Fn(&Namespace, &[u8]) -> bool| {
         let mut wanted: Vec<_> = model
             .iter()
-            .filter(|((c, n, k), _)| *c == collection && keep(n, k.as_bytes()))
-            .map(|((_, n, k), id)| (n.clone(), k.clone(), *id))
+            .filter(|(p, _)| p.collection == collection && keep(&p.namespace, p.key.as_bytes()))
+            .map(|(path, id)| (path.clone(), *id))
             .collect();
         let found: Result<Vec<_>> = view.keys(collection, &range, false).unwrap().collect();
         assert_eq!(found.unwrap(), wanted, "{range:?}");
@@ -421,6 +429,27 @@ fn a_value_answers_for_its_own_row_alone() {
     assert_eq!(view.locate(EntryId(2)).unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(view.find(ONE, &ns(""), b"k1").unwrap(), Some(EntryId(1)));
     assert_eq!(view.find(ONE, &ns(""), b"k2").unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+/// One that a build before wrote, which lacks a table, is named as what it is.
+#[test]
+fn an_index_of_another_layout_is_named() {
+    let disk = disk();
+    Catalog::create(&disk, CACHE).unwrap().close().unwrap();
+    let file = disk.open(FILE, OpenMode::ReadWrite).unwrap();
+    let backend = PagedBackend::new(FILE, file, Arc::new(Health::default())).unwrap();
+    let database = redb::Builder::new().create_with_backend(backend).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.delete_table(RECENT).unwrap();
+    let format = seal_number(Table::Meta, b"format", 1);
+    transaction.open_table(META).unwrap().insert("format", format).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    for opened in [Catalog::open(&disk, CACHE), Catalog::open_read_only(&disk, CACHE)] {
+        let error = opened.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("its layout is Some(1)"), "{error}");
+    }
 }
 
 #[test]

@@ -6,27 +6,40 @@
 //!
 //! Never: commits without syncs, or half.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use redb::{
     Durability, Key as RowKey, ReadableTable, Table as OpenTable, TableDefinition, Value,
     WriteTransaction,
 };
 
-use crate::organs::catalog::backend::Health;
+use crate::organs::catalog::backend::{Health, PAGE_BYTES};
+use crate::organs::catalog::keys::{self, KeyTables, Moves, Put};
 use crate::organs::catalog::tables::{
     self, KeyRange, Located, NUMBER_BYTES, Table, key_row, open_bytes, open_located, open_number,
     seal_bytes, seal_located, seal_number,
 };
-use crate::organs::catalog::{Guarded, guard, redb_error};
-use crate::words::error::{Error, Result};
+use crate::organs::catalog::{Guarded, guard, is_damage, redb_error};
+use crate::words::error::{Error, ErrorKind, Result};
 use crate::words::id::{CollectionId, EntryId, Namespace};
+
+/// Meta row with how many rows of `recent` were written since it last was empty.
+pub(super) const RECENT_WRITTEN: &str = "recent_written";
+/// Meta row with the bytes of the rows of `recent`, about.
+pub(super) const RECENT_BYTES: &str = "recent_bytes";
 
 /// See the file's story. Dropping it without `commit` changes nothing.
 pub struct Update {
     transaction: Guarded<WriteTransaction>,
     health: Arc<Health>,
+    /// Keys that came into `recent`.
+    put: Cell<Put>,
+    /// Bytes of pages that are held back until the commit.
+    bytes_max: u64,
 }
 
 /// A live entry for [`Update::put_entries`]; its collection stands in `located`.
@@ -50,12 +63,17 @@ impl fmt::Debug for Update {
 
 impl Update {
     /// Sets how it will be committed. Runs inside [`guard`] by its caller.
-    pub(super) fn new(mut transaction: WriteTransaction, health: Arc<Health>) -> Result<Update> {
+    pub(super) fn new(
+        mut transaction: WriteTransaction,
+        health: Arc<Health>,
+        bytes_max: u64,
+    ) -> Result<Update> {
         let set = transaction.set_durability(Durability::Immediate);
         set.map_err(|e| Error::internal(format!("index.redb: {e}")))?;
         transaction.set_two_phase_commit(true);
         transaction.set_quick_repair(true);
-        Ok(Update { transaction: Guarded::new(transaction), health })
+        let transaction = Guarded::new(transaction);
+        Ok(Update { transaction, health, put: Cell::default(), bytes_max })
     }
 
     /// Opens a table of this transaction and runs `call` on it.
@@ -64,10 +82,93 @@ impl Update {
         table: TableDefinition<'static, K, V>,
         call: impl FnOnce(OpenTable<'_, K, V>) -> Result<T, Error>,
     ) -> Result<T> {
-        guard(|| {
+        self.noted(guard(|| {
             let opened = self.transaction.get()?.open_table(table);
             call(opened.map_err(|e| redb_error(&self.health, e))?)
+        }))
+    }
+
+    /// Opens both tables of keys and runs `call` on them.
+    fn with_keys<T>(&self, call: impl FnOnce(KeyTables<'_>) -> Result<T>) -> Result<T> {
+        self.noted(guard(|| {
+            let transaction = self.transaction.get()?;
+            let open = |table| transaction.open_table(table);
+            let keys = open(tables::KEYS).map_err(|e| redb_error(&self.health, e))?;
+            let recent = open(tables::RECENT).map_err(|e| redb_error(&self.health, e))?;
+            call(KeyTables { keys, recent, health: &self.health })
+        }))
+    }
+
+    /// Lets keys name ids: rows of a table of keys.
+    fn name(&self, rows: &BTreeMap<Vec<u8>, EntryId>) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let bytes = rows.keys().map(|row| keys::row_bytes(row)).sum::<u64>();
+        let gathers = self.moves()?.gathers(bytes / rows.len() as u64);
+        let put = self.with_keys(|mut tables| tables.put(rows, gathers))?;
+        let known = self.put.get();
+        self.put.set(Put { rows: known.rows + put.rows, bytes: known.bytes + put.bytes });
+        Ok(())
+    }
+
+    fn moves(&self) -> Result<Moves> {
+        Ok(Moves {
+            counts: self.with_keys(|tables| tables.counts())?,
+            written: self.get_meta(RECENT_WRITTEN)?.unwrap_or(0),
+            recent_bytes: self.get_meta(RECENT_BYTES)?.unwrap_or(0),
+            bytes_max: self.bytes_max,
         })
+    }
+
+    /// Counts what new keys cost, and moves those that came lately if it pays and this commit can: see `keys`.
+    fn count_recent(&self) -> Result<()> {
+        let Put { rows, bytes } = self.put.get();
+        if rows == 0 {
+            return Ok(());
+        }
+        let mut moves = self.moves()?;
+        let [recent, _] = moves.counts;
+        // At most a page for each row.
+        let row_bytes = (bytes / rows).max(1);
+        let page_rows = (PAGE_BYTES as u64).div_ceil(row_bytes);
+        let written = rows.saturating_mul(page_rows).min(recent);
+        moves.written = moves.written.saturating_add(written);
+        moves.recent_bytes = moves.recent_bytes.saturating_add(bytes);
+        self.put_meta(RECENT_WRITTEN, moves.written)?;
+        self.put_meta(RECENT_BYTES, moves.recent_bytes)?;
+        match moves.rows_at_once() {
+            Some(rows) if rows >= recent => self.move_recent(rows).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves the first so many of the keys that came lately to where they stay. Answers how many are left.
+    pub(super) fn move_recent(&self, rows: u64) -> Result<u64> {
+        let moves = self.moves()?;
+        let left = self.with_keys(|mut tables| tables.move_some(rows))?;
+        let bytes = moves.recent_bytes / moves.counts[0].max(1) * left;
+        self.put_meta(RECENT_BYTES, bytes)?;
+        // While any are left it stays due, as it began.
+        let [_, keys] = self.with_keys(|tables| tables.counts())?;
+        self.put_meta(RECENT_WRITTEN, if left == 0 { 0 } else { moves.written.max(keys) })?;
+        Ok(left)
+    }
+
+    /// Notes damage that redb knows nothing of, as of a value that is another row's. Without that the index would not
+    /// be made anew, and who changes it would fail again and again.
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && error.kind() == ErrorKind::Corrupt
+        {
+            let mut failure = self.health.failure.lock();
+            let note = || (std::io::ErrorKind::InvalidData, error.to_string());
+            let (kind, _) = failure.get_or_insert_with(note);
+            // After a call that failed redb may say anything.
+            self.health.is_rotten.fetch_or(is_damage(*kind), Ordering::AcqRel);
+            self.health.is_broken.store(true, Ordering::Release);
+        }
+        result
     }
 
     fn fail(&self, error: redb::StorageError) -> Error {
@@ -77,6 +178,7 @@ impl Update {
     /// Makes every table, so that a snapshot finds them all.
     pub(super) fn create_tables(&self) -> Result<()> {
         self.with(tables::KEYS, |_| Ok(()))?;
+        self.with(tables::RECENT, |_| Ok(()))?;
         self.with(tables::IDS, |_| Ok(()))?;
         self.with(tables::SEGMENTS, |_| Ok(()))?;
         self.with(tables::COLLECTIONS, |_| Ok(()))?;
@@ -108,7 +210,20 @@ impl Update {
         })
     }
 
+    /// Lets keys of a collection name ids, whatever they named before. Of two that are the same the later one counts.
+    pub fn put_keys<'k>(
+        &self,
+        collection: CollectionId,
+        keys: impl IntoIterator<Item = (&'k Namespace, &'k [u8], EntryId)>,
+    ) -> Result<()> {
+        let row = |(namespace, key, id): (&Namespace, &[u8], EntryId)| {
+            (key_row(collection, namespace.as_str(), key), id)
+        };
+        self.name(&keys.into_iter().map(row).collect())
+    }
+
     /// Lets a key name this id, whatever it named before.
+    #[cfg(test)]
     pub fn put_key(
         &self,
         collection: CollectionId,
@@ -116,11 +231,7 @@ impl Update {
         key: &[u8],
         id: EntryId,
     ) -> Result<()> {
-        let row = key_row(collection, namespace.as_str(), key);
-        let value = seal_number(Table::Keys, &row, id.0);
-        self.with(tables::KEYS, |mut t| {
-            t.insert(row.as_slice(), value).map(drop).map_err(|e| self.fail(e))
-        })
+        self.put_keys(collection, [(namespace, key, id)])
     }
 
     /// Removes a key, but only if it still names this id; false when it does not.
@@ -132,17 +243,7 @@ impl Update {
         id: EntryId,
     ) -> Result<bool> {
         let row = key_row(collection, namespace.as_str(), key);
-        self.with(tables::KEYS, |mut t| {
-            let named = match t.get(row.as_slice()).map_err(|e| self.fail(e))? {
-                Some(value) => open_number(Table::Keys, &row, &value.value())?,
-                None => return Ok(false),
-            };
-            if named != id.0 {
-                return Ok(false);
-            }
-            let removed = t.remove(row.as_slice()).map_err(|e| self.fail(e))?;
-            Ok(removed.is_some())
-        })
+        self.with_keys(|mut tables| tables.remove(&row, id))
     }
 
     /// Removes every key of a collection and tells the ids they named; how many there were.
@@ -153,14 +254,16 @@ impl Update {
     ) -> Result<u64> {
         let Some((low, high)) = KeyRange::all().rows(collection) else { return Ok(0) };
         let bounds = (low.as_ref().map(Vec::as_slice), high.as_ref().map(Vec::as_slice));
-        self.with(tables::KEYS, |mut t| {
+        self.with_keys(|mut tables| {
             let mut count = 0;
-            for row in t.range::<&[u8]>(bounds).map_err(|e| self.fail(e))? {
-                let (row, value) = row.map_err(|e| self.fail(e))?;
-                told(EntryId(open_number(Table::Keys, row.value(), &value.value())?));
-                count += 1;
+            for (table, open) in tables.both() {
+                for row in open.range::<&[u8]>(bounds).map_err(|e| self.fail(e))? {
+                    let (row, value) = row.map_err(|e| self.fail(e))?;
+                    told(EntryId(open_number(table, row.value(), &value.value())?));
+                    count += 1;
+                }
+                open.retain_in::<&[u8], _>(bounds, |_, _| false).map_err(|e| self.fail(e))?;
             }
-            t.retain_in::<&[u8], _>(bounds, |_, _| false).map_err(|e| self.fail(e))?;
             Ok(count)
         })
     }
@@ -174,11 +277,7 @@ impl Update {
         key: &[u8],
     ) -> Result<Option<EntryId>> {
         let row = key_row(collection, namespace.as_str(), key);
-        self.with(tables::KEYS, |t| {
-            let found = t.get(row.as_slice()).map_err(|e| self.fail(e))?;
-            let number = found.map(|value| open_number(Table::Keys, &row, &value.value()));
-            Ok(number.transpose()?.map(EntryId))
-        })
+        self.with_keys(|tables| Ok(tables.find(&row)?.map(|(id, _)| id)))
     }
 
     /// Sets what is known about an id.
@@ -196,18 +295,8 @@ impl Update {
     /// table is opened once and takes its rows in its own order. Of two entries with the same key
     /// the later one in the list keeps it.
     pub fn put_entries(&self, entries: &[NewEntry<'_>]) -> Result<()> {
-        let mut keys: Vec<(Vec<u8>, EntryId)> = entries
-            .iter()
-            .map(|e| (key_row(e.located.collection, e.namespace.as_str(), e.key), e.id))
-            .collect();
-        keys.sort_by(|a, b| a.0.cmp(&b.0));
-        self.with(tables::KEYS, |mut t| {
-            for (row, id) in &keys {
-                let value = seal_number(Table::Keys, row, id.0);
-                t.insert(row.as_slice(), value).map_err(|e| self.fail(e))?;
-            }
-            Ok(())
-        })?;
+        let row = |e: &NewEntry<'_>| key_row(e.located.collection, e.namespace.as_str(), e.key);
+        self.name(&entries.iter().map(|e| (row(e), e.id)).collect())?;
         let mut ids: Vec<(EntryId, &Located)> =
             entries.iter().map(|e| (e.id, &e.located)).collect();
         ids.sort_by_key(|(id, _)| *id);
@@ -350,6 +439,7 @@ impl Update {
     /// Makes it all visible to later snapshots, and durable. Errors with `Full`, `Io` or
     /// `Corrupt`; nothing of it is visible then.
     pub fn commit(mut self) -> Result<()> {
+        self.count_recent()?;
         guard(|| {
             let transaction = self.transaction.take()?;
             transaction.commit().map_err(|e| redb_error(&self.health, e))

@@ -34,7 +34,7 @@ impl Work<'_> {
         best_first.sort_unstable_by(|a, b| by_rank(self.view, *a, *b));
         for n in best_first {
             let top = self.possible(n, Standing::Hot);
-            if !self.rises(n) || top >= self.stands(n) {
+            if !self.rises(n) || top >= self.stands(n) || self.is_stuck(n) {
                 continue;
             }
             let after = self.bytes + self.cost(n, top).saturating_sub(self.cost(n, self.stands(n)));
@@ -61,7 +61,9 @@ impl Work<'_> {
     }
 
     fn room(&self, stay: &[bool]) -> Room {
-        let hot = |n: &usize| self.stands(*n) == Standing::Hot && at(stay, *n, false);
+        let hot = |n: &usize| {
+            self.stands(*n) == Standing::Hot && at(stay, *n, false) && !self.is_stuck(*n)
+        };
         let entries: Vec<usize> = self.order.iter().rev().copied().filter(hot).collect();
         let mut freed = Vec::with_capacity(entries.len() + 1);
         let mut sum = 0_u64;

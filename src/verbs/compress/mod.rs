@@ -21,7 +21,6 @@
 pub mod census;
 pub mod survey;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::organs::columns::Access;
@@ -41,7 +40,7 @@ pub struct Run {
     /// Their scores.
     pub scores: Vec<f32>,
     /// Entries that damage keeps where they are.
-    stuck: BTreeSet<usize>,
+    stuck: Vec<bool>,
 }
 
 /// What a step made.
@@ -71,20 +70,19 @@ impl Run {
                 score::scores(&stretch.frame(), &columns, scores);
             }
         }
-        Ok(Run { survey, scores, stuck: BTreeSet::new() })
+        let stuck = vec![false; survey.len()];
+        Ok(Run { survey, scores, stuck })
     }
 
     /// What the policy wants, from where the entries stand. `counted` is all that counts against
     /// the budget now, these entries included.
     pub fn plan(&self, policy: Policy, counted_bytes: u64, budget_bytes: u64) -> Plan {
-        let mut plan = policy::plan(policy, &self.policy_view(counted_bytes, budget_bytes));
-        plan.moves.retain(|change| !self.stuck.contains(&change.at));
-        plan
+        policy::plan(policy, &self.policy_view(counted_bytes, budget_bytes))
     }
 
     /// Entries that damage kept from being looked at or moved, so far.
     pub fn damaged(&self) -> u64 {
-        self.survey.damaged + self.stuck.len() as u64
+        self.survey.damaged + self.stuck.iter().filter(|stuck| **stuck).count() as u64
     }
 
     fn policy_view(&self, counted_bytes: u64, budget_bytes: u64) -> PolicyView<'_> {
@@ -96,6 +94,7 @@ impl Run {
             pinned: &survey.pinned,
             hit_twice: &survey.hit_twice,
             standing: &survey.standing,
+            stuck: &self.stuck,
             hot_bytes: &survey.hot_bytes,
             warm8_bytes: &survey.warm8_bytes,
             warm4_bytes: &survey.warm4_bytes,
@@ -192,11 +191,22 @@ impl Run {
         rows.filter(|(_, bytes)| **bytes == u32::MAX).map(|(id, _)| id.0)
     }
 
+    /// Damage keeps an entry where it is.
+    fn hold(&mut self, at: usize) {
+        if let Some(stuck) = self.stuck.get_mut(at) {
+            *stuck = true;
+        }
+    }
+
+    fn is_stuck(&self, at: usize) -> bool {
+        self.stuck.get(at).copied().unwrap_or(false)
+    }
+
     /// Entries that were to stand in Level 1 and cannot: the archive alone has them now.
     fn strand(&mut self, skipped: &[EntryId]) {
         for id in skipped {
             let Some(at) = self.find(*id) else { continue };
-            self.stuck.insert(at);
+            self.hold(at);
             if let Some(standing) = self.survey.standing.get_mut(at) {
                 *standing = Standing::Cold;
             }
@@ -217,12 +227,15 @@ impl Run {
             match self.fetch(view, change.at, &mut levels) {
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
                     tracing::warn!(%error, "a damaged entry stays in its level");
-                    self.stuck.insert(change.at);
+                    self.hold(change.at);
                 }
                 read => read?,
             }
         }
-        for change in plan.moves.iter().filter(|change| !self.stuck.contains(&change.at)) {
+        for change in &plan.moves {
+            if self.is_stuck(change.at) {
+                continue;
+            }
             if let Some(standing) = self.survey.standing.get_mut(change.at) {
                 *standing = change.to;
             }
@@ -236,7 +249,7 @@ impl Run {
         let mut gone = Vec::new();
         for change in &plan.moves {
             let Some(id) = self.survey.ids.get(change.at) else { continue };
-            let stuck = self.stuck.contains(&change.at);
+            let stuck = self.is_stuck(change.at);
             if change.to == Standing::Hot {
                 if !stuck {
                     hot.insert(id.0);

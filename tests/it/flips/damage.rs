@@ -134,7 +134,7 @@ pub(super) fn damages(patient: &Patient, effort: Effort) -> Vec<(String, Damage)
     let (mut all, mut pairs) = (Vec::new(), BTreeSet::new());
     for (name, bytes) in &files {
         let unused: BTreeSet<usize> = match name.as_str() {
-            "index.redb" => patient.pages_nobody_reads(name, bytes.len()),
+            "index.redb" => patient.pages_nobody_reads(name, bytes),
             _ => BTreeSet::new(),
         };
         let is_wanted =
