@@ -81,9 +81,10 @@ pub(crate) fn edited(index: &[u8], input: &mut Input<'_>) -> Option<Vec<u8>> {
 fn insert(write: &redb::WriteTransaction, row: &Row, sealed: bool) -> Option<()> {
     let (table, key, value) = row;
     match table {
-        1 => {
-            let table = TableDefinition::<&[u8], [u8; 12]>::new("keys");
-            let value = fixed(1, key, value, sealed);
+        1 | 9 => {
+            let name = if *table == 1 { "keys" } else { "recent" };
+            let value = fixed(*table, key, value, sealed);
+            let table = TableDefinition::<&[u8], [u8; 12]>::new(name);
             write.open_table(table).ok()?.insert(key.as_slice(), value).ok()?;
         }
         2 => {

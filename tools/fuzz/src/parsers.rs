@@ -384,14 +384,14 @@ fn ending(bytes: &mut [u8]) -> Option<()> {
 }
 
 fn value(bytes: &mut [u8]) -> Option<()> {
-    let which = bytes.first()? % 8;
+    let which = bytes.first()? % 9;
     let len = usize::from(*bytes.get(1)?);
-    let table = [1, 6, 7, 8, 3, 4, 5, 2].get(usize::from(which)).copied()?;
+    let table = [1, 6, 7, 8, 9, 3, 4, 5, 2].get(usize::from(which)).copied()?;
     let mut key = get(bytes, 2, len)?.to_vec();
     let start = 2 + len;
     let body = match which {
-        0..4 => 8,
-        7 => {
+        0..5 => 8,
+        8 => {
             key = key.first_chunk::<8>().copied().unwrap_or(3_u64.to_le_bytes()).to_vec();
             27
         }

@@ -14,7 +14,7 @@ pub fn body(data: &[u8]) {
     let plain = input.u8() & 1 != 0;
     let mut rows = Vec::new();
     while !input.is_empty() && rows.len() < ROWS_MAX {
-        let table = input.u8() % 8 + 1;
+        let table = input.u8() % 9 + 1;
         let key = usize::from(input.u8() % 64);
         let key = input.bytes(key).to_vec();
         let value = usize::from(input.u8());
@@ -35,7 +35,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let id = 3_u64.to_le_bytes().to_vec();
     let located =
         [vec![1, 0, 0, 0], vec![9; 8], vec![1], vec![1], vec![0; 7], vec![0; 2], vec![2, 0, 0, 0]];
-    let rows: [(u8, Vec<u8>, Vec<u8>); 8] = [
+    let rows: [(u8, Vec<u8>, Vec<u8>); 9] = [
         (0, vec![0, 0, 0, 1, 0, b'n', b'3'], 4_u64.to_le_bytes().to_vec()),
         (1, id.clone(), located.concat()),
         (2, vec![1], [vec![0; 12], vec![1, 0, 0, 0, 4, 0, 0, 0], vec![0; 4]].concat()),
@@ -48,6 +48,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (5, id.clone(), id.clone()),
         (6, id.clone(), id.clone()),
         (7, b"applied_lsn".to_vec(), vec![255; 8]),
+        (8, vec![0, 0, 0, 1, 0, b'n', b'4'], 4_u64.to_le_bytes().to_vec()),
     ];
     for (table, key, value) in rows {
         for flags in [0, 1] {
