@@ -41,6 +41,17 @@ fn entry<'a>(namespace: &'a Namespace, key: &'a [u8], id: u64) -> NewEntry<'a> {
     NewEntry { namespace, key, id: EntryId(id), located }
 }
 
+/// Commits these keys, with ids from this one on, and moves them if they are to be; how many came lately then.
+fn put_all(catalog: &Catalog, keys: &[Vec<u8>], first: u64) -> u64 {
+    let root = Namespace::root();
+    let entries = keys.iter().zip(first..).map(|(key, id)| entry(&root, key, id));
+    let update = catalog.begin().unwrap();
+    update.put_entries(&entries.collect::<Vec<_>>()).unwrap();
+    update.commit().unwrap();
+    catalog.settle().unwrap();
+    catalog.snapshot().unwrap().key_counts().unwrap()[0]
+}
+
 type Model = BTreeMap<(CollectionId, Vec<u8>), EntryId>;
 
 /// Some changes of either kind, in the index and in the model.
@@ -173,17 +184,11 @@ fn of_two_names_for_a_key_the_later_one_counts() {
 fn keys_in_no_order_cost_few_pages() {
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
     let catalog = Catalog::create(&disk, CACHE).unwrap();
-    let (root, mut recent_max) = (Namespace::root(), 0);
+    let mut recent_max = 0;
     let before = catalog.bytes_written();
     for commit in 0..100_u64 {
         let keys: Vec<Vec<u8>> = (0..400).map(|n| key(commit * 400 + n)).collect();
-        let entries = keys.iter().zip(commit * 400 + 1..).map(|(key, id)| entry(&root, key, id));
-        let update = catalog.begin().unwrap();
-        update.put_entries(&entries.collect::<Vec<_>>()).unwrap();
-        update.commit().unwrap();
-        catalog.settle().unwrap();
-        let [recent, _] = catalog.snapshot().unwrap().key_counts().unwrap();
-        recent_max = recent_max.max(recent);
+        recent_max = recent_max.max(put_all(&catalog, &keys, commit * 400 + 1));
     }
     let written = catalog.bytes_written() - before;
     assert!(catalog.verify().is_empty());
@@ -296,16 +301,11 @@ fn keys_gather_where_moving_them_together_saves_pages() {
 fn long_keys_fill_the_room_sooner() {
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
     let catalog = Catalog::create(&disk, CACHE).unwrap();
-    let (root, mut recent_max) = (Namespace::root(), 0);
+    let mut recent_max = 0;
     for commit in 0..40_u64 {
         let long = |n: u64| [key(n), vec![b'x'; 800]].concat();
         let keys: Vec<Vec<u8>> = (0..60).map(|n| long(commit * 60 + n)).collect();
-        let entries = keys.iter().zip(commit * 60 + 1..).map(|(key, id)| entry(&root, key, id));
-        let update = catalog.begin().unwrap();
-        update.put_entries(&entries.collect::<Vec<_>>()).unwrap();
-        update.commit().unwrap();
-        catalog.settle().unwrap();
-        recent_max = recent_max.max(catalog.snapshot().unwrap().key_counts().unwrap()[0]);
+        recent_max = recent_max.max(put_all(&catalog, &keys, commit * 60 + 1));
     }
     assert!(catalog.verify().is_empty());
     // Half of the cache of 1 MiB, at 1,100 bytes each.
