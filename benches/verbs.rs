@@ -136,15 +136,13 @@ fn get(bencher: Bencher) {
     store.close().unwrap();
 }
 
-#[divan::bench(args = ["codes", "0.95", "0.99", "exact"])]
+#[divan::bench(args = ["codes 0.95", "codes 0.99", "0.95", "0.99", "exact"])]
 fn search(bencher: Bencher, wanted: &str) {
-    let (exactness, recall_min) = match wanted {
-        "codes" => (Exactness::Codes, 0.90),
-        "exact" => (Exactness::Exact, 1.0),
-        target => {
-            let target: f32 = target.parse().unwrap();
-            (Exactness::Target(target), f64::from(target))
-        }
+    let share = wanted.trim_start_matches("codes ").parse::<f32>();
+    let (exactness, recall_min) = match (wanted.starts_with("codes"), share) {
+        (_, Err(_)) => (Exactness::Exact, 1.0),
+        (true, Ok(share)) => (Exactness::Codes(share), f64::from(share)),
+        (false, Ok(share)) => (Exactness::Target(share), f64::from(share)),
     };
     let data = Data::read();
     let dir = on_disk(&data);

@@ -93,7 +93,7 @@ fn compare(small: &Store, large: &Store) {
         let is_true = |near: &&Near| exact.iter().any(|same| same.id == near.id);
         found += got.iter().filter(is_true).count();
         expected += ask(large, n, Exactness::Target(0.99)).iter().filter(is_true).count();
-        let codes = ask(small, n, Exactness::Codes);
+        let codes = ask(small, n, Exactness::Codes(0.99));
         // Three bits are nobody's score; what stands in RAM has its own.
         assert!(codes.iter().all(|near| near.bits == if near.exact { 32 } else { 8 }), "{codes:?}");
         coded += codes.iter().filter(|near| !near.exact).count();

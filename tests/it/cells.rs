@@ -91,6 +91,10 @@ fn finds_all_it_should(store: &Store) {
         let recall = recall(store, Exactness::Target(target));
         assert!(recall >= least, "{recall} where {target} was asked for");
     }
+    for (target, least) in [(0.99, 0.98), (0.95, 0.945), (0.9, 0.9)] {
+        let recall = recall(store, Exactness::Codes(target));
+        assert!(recall >= least, "{recall} where {target} of codes was asked for");
+    }
     assert!(store.verify(Depth::Deep).unwrap().is_whole());
 }
 
@@ -137,15 +141,21 @@ fn few_dimensions_and_no_heaps_cost_no_recall() {
     for dim in [8, 16, 64] {
         let mut rng = Rng(dim as u64);
         let store = grouped_of((0..10_000).map(|_| rng.vector(dim)));
-        for target in [0.99, 0.95, 0.9] {
-            let recall = |filter| {
-                let mut rng = Rng(99);
-                let questions = (0..200).map(|_| rng.vector(dim));
-                recall_of(&store, questions, Exactness::Target(target), filter)
-            };
-            let (part, whole) = (recall(None), recall(Some(&all)));
-            let least = whole - f64::from(1.0 - target) - 0.005;
-            assert!(part >= least, "{part} of {target} where all cells give {whole}, {dim} values");
+        for exactness in [Exactness::Target, Exactness::Codes] {
+            let found = [0.99, 0.95, 0.9].map(|target| {
+                let recall = |filter| {
+                    let mut rng = Rng(99);
+                    let questions = (0..200).map(|_| rng.vector(dim));
+                    recall_of(&store, questions, exactness(target), filter)
+                };
+                let (part, whole) = (recall(None), recall(Some(&all)));
+                let least = whole - f64::from(1.0 - target) - 0.005;
+                let of = exactness(target);
+                assert!(part >= least, "{part} where all cells give {whole}, {of:?}, {dim} values");
+                part
+            });
+            // Who asks for less has less looked at.
+            assert!(found.is_sorted_by(|a, b| a > b), "{found:?}, {dim} values");
         }
     }
 }

@@ -202,6 +202,35 @@ fn paper_literal_hides_and_the_next_run_shows_again() {
 }
 
 #[test]
+fn who_asks_for_codes_gets_eight_bits_of_entries_that_have_four_in_the_arena() {
+    let (disk, clock) = (MemoryDisk::new(), ManualClock::new());
+    let store = open(&disk, &clock);
+    let notes = store.collection("notes").unwrap();
+    let mut rng = Rng(7);
+    let batch = (0..4000).fold(Batch::new(), |batch, n| {
+        let salience = if n < 10 { 1.0 } else { 0.5 };
+        let draft = Draft::text("").vector(rng.vector(DIM)).salience(salience);
+        batch.put(&notes, format!("k{n}"), draft)
+    });
+    store.write(batch).unwrap();
+    store.set_setting("weights", serde_json::json!([0.0, 0.0, 1.0])).unwrap();
+    store.set_setting("rho", 1e-6.into()).unwrap();
+    store.compress_with(Policy::Paper).unwrap();
+    let stood = standings(&store);
+    let narrow = stood.values().filter(|standing| **standing == Standing::Warm4).count();
+    assert_eq!(narrow, 3990, "all but the important ones have four bits");
+    let (mut found, mut rng) = (0, Rng(17));
+    for _ in 0..200 {
+        let query = Query::vector(rng.vector(DIM)).count_access(CountAccess::None);
+        let exact = notes.search_ids(query.clone().exactness(Exactness::Exact)).unwrap();
+        let codes = notes.search_ids(query.exactness(Exactness::Codes(0.99))).unwrap();
+        assert!(codes.iter().all(|near| near.bits == if near.exact { 32 } else { 8 }), "{codes:?}");
+        found += codes.iter().filter(|near| exact.iter().any(|e| e.id == near.id)).count();
+    }
+    assert!(found >= 1960, "{found} of 2000");
+}
+
+#[test]
 fn an_idle_month_moves_nothing() {
     let (disk, clock) = (MemoryDisk::new(), ManualClock::new());
     let store = open(&disk, &clock);

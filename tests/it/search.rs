@@ -22,8 +22,13 @@ const ENTRIES: usize = 3000;
 const STEP: usize = 100;
 const NEAR: usize = ENTRIES / STEP;
 
-const EXACTNESSES: [Exactness; 4] =
-    [Exactness::Exact, Exactness::Target(0.999), Exactness::Target(0.99), Exactness::Codes];
+const EXACTNESSES: [Exactness; 5] = [
+    Exactness::Exact,
+    Exactness::Target(0.999),
+    Exactness::Target(0.99),
+    Exactness::Codes(0.99),
+    Exactness::Codes(0.9),
+];
 
 // Kinds of sections, as docs/FORMAT.md numbers them.
 const VECTORS: u8 = 1;
@@ -137,7 +142,7 @@ fn a_whole_store_finds_the_near_ones_in_their_order() {
         let hits = search(&notes, exactness, 10);
         assert_eq!(keys(&hits), near(0..10), "{exactness:?}");
         assert!(hits.damaged().is_empty());
-        assert!(hits.iter().all(|hit| hit.exact == (exactness != Exactness::Codes)));
+        assert!(hits.iter().all(|hit| hit.exact != matches!(exactness, Exactness::Codes(_))));
     }
 }
 
@@ -170,7 +175,7 @@ fn a_damaged_vector_is_stood_in_for_by_its_codes() {
         assert_eq!(keys(&hits), near(0..10), "{exactness:?}");
         assert!(hits.damaged().is_empty());
         for (nth, hit) in hits.iter().enumerate() {
-            let coded = nth == 3 || exactness == Exactness::Codes;
+            let coded = nth == 3 || matches!(exactness, Exactness::Codes(_));
             assert_eq!((hit.exact, hit.bits), if coded { (false, 8) } else { (true, 32) });
         }
     }
@@ -444,4 +449,17 @@ fn of_equal_ones_the_lowest_ids_are_hits_wherever_they_stand() {
     check(&notes, "after a vacuum");
     store.close().unwrap();
     check(&open(&disk).collection("notes").unwrap(), "when all are cold");
+}
+
+#[test]
+fn a_share_that_nobody_can_find_is_refused() {
+    let store = open(&patient());
+    let notes = store.collection("notes").unwrap();
+    for share in [0.0, -0.5, 1.01, f32::NAN] {
+        for exactness in [Exactness::Target(share), Exactness::Codes(share)] {
+            let query = Query::vector(question()).exactness(exactness);
+            let error = notes.search(query).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{exactness:?}: {error}");
+        }
+    }
 }

@@ -68,13 +68,28 @@ impl SketchQuery {
         SketchQuery::with_simd(layout, mean, query, Simd::best())
     }
 
+    /// The same without a mean, as if it were zeros: for who sets what it stands for later.
+    ///
+    /// # Panics
+    /// When a length is not the layout's.
+    #[must_use]
+    pub fn without_mean(layout: SketchLayout, query: &[f32]) -> SketchQuery {
+        SketchQuery::prepare(layout, query, Simd::best())
+    }
+
     /// The same for one instruction set.
     ///
     /// # Panics
     /// When a length is not the layout's.
     #[must_use]
     pub fn with_simd(layout: SketchLayout, mean: &[f32], query: &[f32], simd: Simd) -> SketchQuery {
-        assert_eq!((mean.len(), query.len()), (layout.dim, layout.dim), "lengths of a query");
+        let mut prepared = SketchQuery::prepare(layout, query, simd);
+        prepared.set_mean(mean, query);
+        prepared
+    }
+
+    fn prepare(layout: SketchLayout, query: &[f32], simd: Simd) -> SketchQuery {
+        assert_eq!(query.len(), layout.dim, "length of a query");
         let norm = query.norm_wide();
         let inverse = if norm > 0.0 { 1.0 / norm } else { 0.0 };
         let largest = query.chunks(WINDOW).map(Wide::sum_abs_wide).fold(0.0, f64::max) * inverse;
@@ -88,7 +103,7 @@ impl SketchQuery {
             layout,
             simd,
             norm,
-            base: base(mean, query, inverse),
+            base: 0.0,
             scale: (unit / (layout.dim as f64).sqrt()) as f32,
             offset: 2 * negative - total,
             tables: match simd.level() {

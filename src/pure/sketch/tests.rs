@@ -102,6 +102,11 @@ fn another_mean_is_as_good_as_a_query_prepared_for_it() {
             set.set_mean(&second, &query);
             let prepared = SketchQuery::new(layout, &second, &query);
             assert_eq!(scores_of(&set, &blocks, 70), scores_of(&prepared, &blocks, 70));
+            let mut without = SketchQuery::without_mean(layout, &query);
+            let zeros = SketchQuery::new(layout, &[0.0; 130], &query);
+            assert_eq!(scores_of(&without, &blocks, 70), scores_of(&zeros, &blocks, 70));
+            without.set_mean(&second, &query);
+            assert_eq!(scores_of(&without, &blocks, 70), scores_of(&prepared, &blocks, 70));
         }
     }
 }

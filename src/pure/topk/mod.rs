@@ -22,6 +22,9 @@ use reach::reaching;
 
 pub use order::Order;
 
+/// Room for no more than so many is taken at once: a k may be a million where there are ten rows.
+const ROOM_MAX: usize = 512;
+
 /// Collects the best k entries offered to it, each with something of the caller's.
 #[derive(Clone, Debug)]
 pub struct TopK<T> {
@@ -67,6 +70,11 @@ impl<T> TopK<T> {
     #[must_use]
     pub fn new(k: usize) -> TopK<T> {
         TopK { k, heap: BinaryHeap::new() }
+    }
+
+    /// Makes room at once for k entries, or as many as are often kept: for who will keep some.
+    pub fn reserve(&mut self) {
+        self.heap.reserve(self.k.min(ROOM_MAX));
     }
 
     /// The score an entry needs: one with a lower score is not taken, one with this very score
@@ -158,8 +166,10 @@ impl Sieve {
     #[must_use]
     pub fn new(k: usize, ties_max: usize) -> Sieve {
         let threshold = if k == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
-        let (scores, numbers, places) = (Vec::new(), Vec::new(), Vec::new());
         let (crowded, full, nth) = (None, full(k), f32::NEG_INFINITY);
+        let room = full.min(ROOM_MAX);
+        let (scores, numbers) = (Vec::with_capacity(room), Vec::with_capacity(room));
+        let places = Vec::with_capacity(room);
         Sieve { k, ties_max, threshold, crowded, scores, numbers, places, full, nth }
     }
 

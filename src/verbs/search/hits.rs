@@ -213,6 +213,11 @@ impl Answers {
         }
     }
 
+    /// Makes room for the best at once.
+    pub fn reserve(&mut self) {
+        self.best.reserve();
+    }
+
     /// Whether something with this score may become a hit.
     pub fn enters(&self, score: f32) -> bool {
         score >= self.min_score && score >= self.best.threshold()

@@ -106,24 +106,27 @@ impl<'a, 'b> Lookup<'a, 'b> {
             return Ok((Bytes::Archive, FastCopy::None));
         };
         let mut copy = FastCopy::None;
+        // Who asks for scores by codes has everybody ranked by those of 8 bits.
+        let by_codes = self.search.by_codes();
         self.look_for_places(number, ground)?;
         if let Some(Some(Some(places))) = self.places.get(number as usize) {
             match places.known(&self.shelf, at) {
                 Some(Known::Code(block, row)) => {
                     if let Ok(codes) = block.block.row(row) {
-                        quant::fetch(codes);
                         if places.lasts(at) {
                             copy = FastCopy::Arena(block, row);
                         }
-                        return Ok((Bytes::Arena(codes, block.block.bits()), copy));
+                        let bits = block.block.bits();
+                        if bits == 8 || !by_codes {
+                            quant::fetch(codes);
+                            return Ok((Bytes::Arena(codes, bits), copy));
+                        }
                     }
                 }
                 Some(Known::Id(id)) => copy = FastCopy::Id(id),
                 None => {}
             }
         }
-        // Who asks for scores by codes has everybody ranked by those of 8 bits.
-        let by_codes = self.search.by_codes();
         if let Some(pieces) = self.look_for_piece((number, at), ground)
             && let Some(bytes) = pieces.bytes_of(at)
             && !(by_codes && pieces.width_of(at) == Some(Width::Brief))

@@ -50,14 +50,20 @@ const MEASURED_ROWS: f64 = 64_287.0;
 ///
 /// ```
 /// use pmll::{Exactness, Query};
-/// let query = Query::vector(vec![0.1, 0.2]).exactness(Exactness::Exact);
+/// let query = Query::vector(vec![0.1, 0.2]).exactness(Exactness::Codes(0.95));
 /// assert_eq!(Exactness::default(), Exactness::Target(0.99));
 /// # let _ = query;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Exactness {
-    /// Rank by codes alone, and answer with their scores: no exact vector is read.
-    Codes,
+    /// Find this share of the true best k on average, in (0, 1], by codes of 8 bits alone: no exact vector is read,
+    /// and scores are those of codes, but for entries that are exact in RAM, and where codes are damaged
+    /// ([`Hit::exact`](crate::Hit::exact) says which). Where codes of 8 bits are in RAM a search for 0.95 takes a
+    /// quarter to a third less time than with `Target`, one for 0.99 about as much; where only 3 or 4 bits are,
+    /// `Target` takes less. For more than 0.99 no more is done: of 64,287 passages of 384 values codes take another
+    /// row for one of the best ten in 6 of 1,000 cases, and more where vectors are near copies of each other or have
+    /// values far larger than the others. Figures: `docs/decisions/0020-codes-with-a-recall.md`.
+    Codes(f32),
     /// Find this share of the true best k on average, in (0, 1]; every score is exact.
     Target(f32),
     /// Compare every vector.
@@ -72,14 +78,14 @@ impl Default for Exactness {
 
 impl Exactness {
     /// How many candidates sketches choose for k hits. Measured on 64,287 passages of 384
-    /// dimensions, k = 10: docs/decisions/0013-rows-last.md.
+    /// dimensions, k = 10: docs/decisions/0014-cells.md, point 9, and for codes 0020-codes-with-a-recall.md.
     fn candidates(self, k: usize, dim: usize, rows: u64, in_cells: bool) -> Option<usize> {
         let candidates = match self {
             Exactness::Exact => return None,
-            Exactness::Codes => 30,
+            Exactness::Codes(recall) if recall > 0.95 => 20,
             Exactness::Target(recall) if recall > 0.995 => 80,
             Exactness::Target(recall) if recall > 0.95 => 15,
-            Exactness::Target(_) => 7,
+            Exactness::Codes(_) | Exactness::Target(_) => 7,
         };
         // Few hits need more candidates each: the tail of one query is not averaged out.
         let wide = k.saturating_mul(candidates).max(candidates * 5) as f64;
@@ -241,7 +247,7 @@ impl<'a> Search<'a> {
 
     /// Whether no exact vector is to be read, unless nothing else is whole.
     fn by_codes(&self) -> bool {
-        self.query.exactness == Exactness::Codes
+        matches!(self.query.exactness, Exactness::Codes(_))
     }
 
     /// Whether every row of the collection is asked for.
@@ -333,7 +339,7 @@ fn check(scope: &Scope<'_>, query: &Query) -> Result<()> {
     if query.min_score.is_some_and(f32::is_nan) {
         return Err(Error::invalid("min_score is not a number"));
     }
-    if let Exactness::Target(recall) = query.exactness
+    if let Exactness::Target(recall) | Exactness::Codes(recall) = query.exactness
         && !(recall > 0.0 && recall <= 1.0)
     {
         return Err(Error::invalid(format!("a recall of {recall}: it takes more than 0, up to 1")));

@@ -80,7 +80,9 @@ pub(super) fn rank<'a>(
     let mut means: Vec<(*const f32, f64)> = Vec::new();
     let slack_of_sketches = sketch_slack(search);
     let mut best = TopK::new(wanted);
-    let (mut ranked, mut bounds) = (Vec::new(), Vec::new());
+    best.reserve();
+    let room = chosen.len().min(LET_GO_OF);
+    let (mut ranked, mut bounds) = (Vec::with_capacity(room), Vec::with_capacity(room));
     let four = || {
         let layout = search.by_eight.layout().with_bits(Bits::Four);
         CodeQuery::new(layout, metric, search.prepared.vector())
@@ -89,7 +91,7 @@ pub(super) fn rank<'a>(
     let may_enter = |sketch: f32, best: &TopK<()>| sketch + slack_of_sketches >= best.threshold();
     let mut coming = chosen.iter().enumerate();
     // Those that were scored stay at the front until there are many: moving the others up costs what scoring does.
-    let mut asked: Vec<(f32, Asked<'_>)> = Vec::with_capacity(chosen.len().min(LET_GO_OF) + AHEAD);
+    let mut asked: Vec<(f32, Asked<'_>)> = Vec::with_capacity(room + AHEAD);
     let mut scored = 0;
     loop {
         // While some are scored, the bytes of the next ones arrive.

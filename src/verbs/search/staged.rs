@@ -7,8 +7,9 @@
 //! 3. From the best of those down: whether they are answers at all (alive, not superseded in RAM, not
 //!    expired), and their exact vectors, from RAM or by one read; until the codes of those left say that
 //!    none can be better than the last of k. Of a hundred candidates some twelve come this far, and twice as many where
-//!    brief codes ranked them. Who never expires has no row read, unless codes alone are asked for: the block in the
-//!    arena, or the piece of the archive that is kept, says its id.
+//!    brief codes ranked them. Who never expires has no row read: the block in the arena, or the piece of the archive
+//!    that is kept, says its id. Where codes alone are asked for, what is not exact in RAM is answered with the score
+//!    of its codes of 8 bits.
 //!
 //! If too many fall away at step 3, the search begins again with four times as many, so that expired
 //! or superseded rows cost time, never answers. Where the stages cannot pay (few rows for the
@@ -146,7 +147,8 @@ fn settle<'a>(
     ranking: Ranking<'_>,
 ) -> Result<Settled<'a>> {
     let Ranking { ranked, bounds } = ranking;
-    let answers = search.answers();
+    let mut answers = search.answers();
+    answers.reserve();
     let mut settled =
         Settled { search, answers, asked: 0, lost: 0, damaged: 0, vector: Vec::new() };
     let mut bounds = Order::new(bounds, SETTLED_AT_ONCE.max(search.wanted()));
@@ -206,7 +208,7 @@ impl Settled<'_> {
         let mask_says = ground.lets_pass(at) || self.search.is_unmasked();
         let copy = if mask_says { one.copy } else { FastCopy::None };
         match copy {
-            FastCopy::Id(id) | FastCopy::Lasting(id) if !self.search.by_codes() => {
+            FastCopy::Id(id) | FastCopy::Lasting(id) => {
                 let levels = &self.search.scope.view.levels;
                 if let Some(hot) = levels.resident_of(id, &ground.versions())
                     && let Some(vector) = hot.record.vector.as_deref()
@@ -224,7 +226,7 @@ impl Settled<'_> {
                     return self.settle_known(ground, at, id, hot, &one.coded);
                 }
             }
-            FastCopy::Id(_) | FastCopy::Lasting(_) | FastCopy::None => {}
+            FastCopy::None => {}
         }
         self.settle_row(ground, at, &one.coded)
     }

@@ -28,7 +28,7 @@ fn ids_are_those_of_the_hits_wherever_the_codes_stand() {
         {
             assert_eq!(both(&notes, exactness), expected, "{when}, {exactness:?}");
         }
-        let by_codes = both(&notes, Exactness::Codes);
+        let by_codes = both(&notes, Exactness::Codes(0.99));
         let (ids, right): (Vec<_>, Vec<_>) =
             by_codes.iter().zip(&expected).map(|(a, b)| (a.0, b.0)).unzip();
         assert_eq!(ids, right, "{when}, by codes");

@@ -40,7 +40,7 @@ fn a_disk_that_has_to_be_waited_for_answers_alike_and_is_asked_for_much_at_once(
         (Exactness::Exact, false, false),
         (Exactness::Target(0.999), false, false),
         (Exactness::Target(0.99), true, true),
-        (Exactness::Codes, true, false),
+        (Exactness::Codes(0.99), true, false),
     ];
     for (exactness, ranks, settles) in kinds {
         calls.lock().unwrap().clear();
@@ -68,7 +68,7 @@ fn the_pieces_that_a_search_misses_are_made_for_the_next_ones() {
         let notes = store.collection("notes").unwrap();
         let searched = || {
             calls.lock().unwrap().clear();
-            assert_eq!(keys(&search(&notes, Exactness::Codes, 10)), near(0..10));
+            assert_eq!(keys(&search(&notes, Exactness::Codes(0.99), 10)), near(0..10));
             let calls = calls.lock().unwrap();
             let count = |name| calls.iter().filter(|call| *call == name).count();
             (count("read_if_cached"), count("will_read"))
@@ -98,7 +98,7 @@ fn counts(disk: SimDisk, is_cached: bool, budget_bytes: u64, what: &str) -> Vec<
     let notes = store.collection("notes").unwrap();
     let searched = |_| {
         calls.lock().unwrap().clear();
-        let query = Query::vector(question()).exactness(Exactness::Codes);
+        let query = Query::vector(question()).exactness(Exactness::Codes(0.99));
         assert_eq!(notes.search_ids(query.count_access(CountAccess::None)).unwrap().len(), 10);
         calls.lock().unwrap().iter().filter(|call| *call == what).count()
     };
@@ -133,7 +133,7 @@ fn a_store_that_has_codes_of_all_rows_in_the_arena_keeps_no_pieces() {
     let before = store.counted_bytes().unwrap();
     let notes = store.collection("notes").unwrap();
     for _ in 0..6 {
-        for exactness in [Exactness::Codes, Exactness::Target(0.99)] {
+        for exactness in [Exactness::Codes(0.99), Exactness::Target(0.99)] {
             assert_eq!(keys(&search(&notes, exactness, 10)), near(0..10));
         }
     }
@@ -168,7 +168,7 @@ fn what_the_background_thread_cannot_read_it_tries_once() {
     }
     fails.store(true, Ordering::SeqCst);
     for _ in 0..100 {
-        let hits = search(&notes, Exactness::Codes, 10);
+        let hits = search(&notes, Exactness::Codes(0.99), 10);
         assert!(hits.damaged().is_empty());
         assert_eq!(keys(&hits), near(0..10));
         std::thread::sleep(std::time::Duration::from_millis(1));

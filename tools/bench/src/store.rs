@@ -3,8 +3,9 @@
 //! Stores are built of several shapes: `pmll` with a budget that has room for all and every row
 //! packed to codes, `pmll-hot` with the same budget and every row exact in RAM, `pmll-20pc`, `pmll-12pc` and
 //! `pmll-19pc` with a budget of so many per cent of the vectors as f32, `pmll-64m` with one of 64 MiB,
-//! and `pmll-filter`, which is the first one with an attribute. Vectors are f16, as the data is, and
-//! entries have their texts. Row `n` is the entry put as the `n`-th, so that ids say rows.
+//! and `pmll-filter`, which is the first one with an attribute. `pmll-codes` asks the first one for scores of
+//! codes. Vectors are f16, as the data is, and entries have their texts. Row `n` is the entry put as the
+//! `n`-th, so that ids say rows.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub struct Shape {
     pub folder: &'static str,
     /// Recall that is asked of a search.
     pub target: f32,
+    /// Whether scores by codes do.
+    by_codes: bool,
     /// What the store may take.
     budget: Budget,
     /// Whether rows have their class, and are asked for by it.
@@ -57,6 +60,7 @@ impl Shape {
         let usual = Shape {
             folder: "pmll",
             target: 0.99,
+            by_codes: false,
             budget: Budget::Large,
             filtered: false,
             is_hot: false,
@@ -67,7 +71,9 @@ impl Shape {
             ("filter", "pmll") => Some(Shape { folder: "pmll-filter", filtered: true, ..usual }),
             (_, "pmll") => Some(usual),
             (_, "pmll-hot") => Some(Shape { folder: "pmll-hot", is_hot: true, ..usual }),
+            (_, "pmll-codes") => Some(Shape { by_codes: true, ..usual }),
             (_, "pmll-95") => Some(Shape { target: 0.95, ..usual }),
+            (_, "pmll-codes-95") => Some(Shape { target: 0.95, by_codes: true, ..usual }),
             (_, "pmll-12pc") => Some(of_percent("pmll-12pc", 12)),
             (_, "pmll-20pc") => Some(of_percent("pmll-20pc", 20)),
             (_, "pmll-19pc") => Some(of_percent("pmll-19pc", 19)),
@@ -156,9 +162,11 @@ impl Opened {
     /// The query in the form that the store takes. A search counts no access: nothing that is
     /// asked may change what the next one finds.
     pub fn ready(&self, vector: &[f32]) -> Query {
+        let Shape { target, by_codes, .. } = self.shape;
+        let exactness = if by_codes { Exactness::Codes(target) } else { Exactness::Target(target) };
         let query = Query::vector(vector)
             .k(data::K)
-            .exactness(Exactness::Target(self.shape.target))
+            .exactness(exactness)
             .with_payload(false)
             .count_access(CountAccess::None);
         if self.shape.filtered { query.filter(self.class.clone()) } else { query }

@@ -209,7 +209,8 @@ fn ask(collection: &Collection, dim: Option<u32>) {
     }
     // Wider than any vector of the base: a file claims it, so nothing is asked of it.
     let Some(dim) = dim.filter(|dim| *dim <= 4096) else { return };
-    for exactness in [Exactness::Codes, Exactness::default(), Exactness::Exact] {
+    let by_codes = [Exactness::Codes(0.99), Exactness::Codes(0.5)];
+    for exactness in by_codes.into_iter().chain([Exactness::default(), Exactness::Exact]) {
         let query = Query::vector(vector(3, dim as usize)).exactness(exactness);
         let _ = check(collection.search(query));
     }

@@ -20,6 +20,7 @@ use pmll_cli::lines::{Line, Lines};
 use pmll_cli::npy::NpyReader;
 use serde_json::{Map, Value, json};
 
+use crate::cmd_search::exactness;
 use crate::open::{Context, Place};
 use crate::output::{Failure, Outcome, table};
 use crate::record::word;
@@ -62,8 +63,8 @@ pub struct EvalArgs {
     /// Entries to find
     #[arg(short, default_value_t = 10)]
     k: usize,
-    /// How sure to be: codes, a share such as 0.95 or 0.99, or exact
-    #[arg(long, value_name = "CODES|SHARE|EXACT", default_value = "0.99", value_parser = crate::cmd_search::exactness)]
+    /// How sure to be: a share such as 0.95 or 0.99, codes, codes:SHARE, or exact
+    #[arg(long, value_name = "SHARE|codes[:SHARE]|exact", default_value = "0.99", value_parser = exactness)]
     exactness: Exactness,
     /// Threads that search
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]

@@ -36,21 +36,23 @@ pub struct SearchArgs {
     /// Least score of an answer
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     min_score: Option<f32>,
-    /// How sure to be: `codes` ranks by codes alone, a share such as 0.95 or 0.99 reads some exact
-    /// vectors, `exact` reads all
-    #[arg(long, value_name = "CODES|SHARE|EXACT", default_value = "0.99", value_parser = exactness)]
+    /// How sure to be: a share such as 0.95 or 0.99 reads some exact vectors, `codes:0.95` none and answers with
+    /// scores of codes (`codes` is `codes:0.99`), `exact` reads all
+    #[arg(long, value_name = "SHARE|codes[:SHARE]|exact", default_value = "0.99", value_parser = exactness)]
     exactness: Exactness,
 }
 
-/// `codes`, `exact`, or a recall in (0, 1].
+/// A recall in (0, 1], `codes` with one or without, or `exact`.
 pub fn exactness(text: &str) -> Result<Exactness, String> {
-    match text {
-        "codes" => Ok(Exactness::Codes),
-        "exact" => Ok(Exactness::Exact),
-        share => match share.parse::<f32>() {
-            Ok(recall) if recall > 0.0 && recall <= 1.0 => Ok(Exactness::Target(recall)),
-            _ => Err("takes codes, exact, or a share above 0 up to 1".to_owned()),
-        },
+    let recall = |share: &str| match share.parse::<f32>() {
+        Ok(recall) if recall > 0.0 && recall <= 1.0 => Ok(recall),
+        _ => Err("takes a share above 0 up to 1, codes, codes:SHARE, or exact".to_owned()),
+    };
+    match (text, text.strip_prefix("codes:")) {
+        ("codes", _) => Ok(Exactness::Codes(0.99)),
+        ("exact", _) => Ok(Exactness::Exact),
+        (_, Some(share)) => recall(share).map(Exactness::Codes),
+        (share, None) => recall(share).map(Exactness::Target),
     }
 }
 
@@ -129,4 +131,25 @@ fn must_be_hashed(collection: &Collection) -> Outcome {
         embed::MODEL
     ))
     .hint("give the query's own vector: --vector queries.npy:0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_sure_to_be_is_said_in_four_ways() {
+        let said = [
+            ("codes", Exactness::Codes(0.99)),
+            ("codes:0.95", Exactness::Codes(0.95)),
+            ("0.9", Exactness::Target(0.9)),
+            ("1", Exactness::Target(1.0)),
+            ("exact", Exactness::Exact),
+        ];
+        said.into_iter().for_each(|(text, meant)| assert_eq!(exactness(text), Ok(meant)));
+        for text in ["", "codes:", "codes:0", "codes:1.1", "codes:exact", "0", "NaN", "-1", "Exact"]
+        {
+            assert!(exactness(text).unwrap_err().contains("codes:SHARE"), "{text}");
+        }
+    }
 }

@@ -416,8 +416,8 @@ fn search(collection: &pmll::Collection, shelf: &Shelf, dim: usize) -> Result<()
     if hits.len() != wanted.len() {
         return Err(format!("search finds {} entries, not {}", hits.len(), wanted.len()));
     }
-    // By codes alone: every entry is found, in whatever order 8 or 4 bits say.
-    let by_codes = Query::vector(query).k(1000).exactness(Exactness::Codes);
+    // By codes alone: every entry is found, in whatever order their bits say.
+    let by_codes = Query::vector(query).k(1000).exactness(Exactness::Codes(0.99));
     let hits_by_codes = collection.search(by_codes).map_err(|e| format!("{e:?}"))?;
     let ids = |ids: &mut dyn Iterator<Item = u64>| ids.collect::<BTreeSet<u64>>();
     let found = ids(&mut hits_by_codes.iter().map(|hit| hit.entry.id.0));
