@@ -9,6 +9,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::controller::engine::Engine;
+use crate::controller::piecing::PIECES_REST;
 use crate::organs::catalog::Catalog;
 use crate::pure::policy::{TARGET_SHARE, TRIGGER_SHARE};
 use crate::tiers::View;
@@ -65,7 +66,11 @@ impl Engine {
 
     /// Lets go of what is spare until no more than this is counted, as far as it reaches.
     pub fn spare_down_to(&self, bytes_max: u64) {
-        self.caches.spare(self.counted_bytes().saturating_sub(bytes_max));
+        let over = self.counted_bytes().saturating_sub(bytes_max);
+        if over > 0 && self.caches.pieces.bytes() > 0 {
+            self.caches.spare(over);
+            *self.pieces_rest_until.lock() = self.clock.elapsed().saturating_add(PIECES_REST);
+        }
     }
 
     /// What is counted without what is spare.

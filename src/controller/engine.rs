@@ -88,6 +88,8 @@ pub struct Engine {
     checkpoint_error: Mutex<Option<Error>>,
     /// Until when, by the monotonic clock, no write starts a run of the compressor.
     pub(crate) stuck_until: Mutex<Option<Duration>>,
+    /// Until when, by the monotonic clock, no pieces are made behind searches.
+    pub(crate) pieces_rest_until: Mutex<Duration>,
     /// Where the refill of Level 0 goes on.
     pub(crate) refilled_to: Mutex<u64>,
     closing: Mutex<()>,
@@ -190,6 +192,7 @@ impl Engine {
             background: Background::default(),
             checkpoint_error: Mutex::new(None),
             stuck_until: Mutex::new(None),
+            pieces_rest_until: Mutex::default(),
             refilled_to: Mutex::new(0),
             closing: Mutex::new(()),
             warnings: Mutex::new(warnings),

@@ -54,9 +54,7 @@ impl Caches {
 
     /// Lets so many bytes go of what is spare, as far as there are so many.
     pub fn spare(&self, bytes: u64) {
-        if bytes > 0 {
-            self.pieces.shrink(self.pieces.bytes().saturating_sub(bytes));
-        }
+        self.pieces.shrink(self.pieces.bytes().saturating_sub(bytes));
     }
 
     /// Lets go of what a budget has no share for.
