@@ -155,7 +155,8 @@ fn run(engine: &Engine) {
             } else if wishes.group {
                 engine.group(Missed::Much);
             }
-            if wishes.pieces {
+            // What is wanted stays wanted: a later search says so again.
+            if wishes.pieces && engine.have_pieces_rested() {
                 engine.make_pieces(PIECES_A_SEARCH, true);
             }
         }));

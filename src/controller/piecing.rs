@@ -5,8 +5,10 @@
 //! that is read without a wait. No lock is held: pieces are made of sealed segments, and whoever lets a segment go lets
 //! its pieces go.
 //!
-//! Where pieces had to go for something else, the thread lets a second pass before it makes others: while runs of the
-//! compressor follow each other all that it made would go with the next one, and on two cores searches waited for it.
+//! Where pieces had to go for a run of the compressor, for entries that come up, or for a write, the thread lets a
+//! second pass before it makes others: while runs follow each other all that it made would go with the next one, and on
+//! two cores searches waited for it. (What a search lets go of, because its caches have less of a share than before,
+//! would have no room either.)
 //!
 //! Never: writes anything, or starts a run of the compressor.
 
@@ -18,8 +20,8 @@ use crate::verbs::search;
 /// Pieces for a search: half a megabyte is read for each, which takes a slow disk some 30 ms.
 pub const PIECES_A_SEARCH: usize = 4;
 
-/// So long no pieces are made behind searches when some were let go of. A run of the compressor over 64,287 entries
-/// takes a tenth of it.
+/// So long the background thread makes no pieces when some had to go, by the monotonic clock. A run of the
+/// compressor that packs 64,287 entries takes a tenth of it.
 pub const PIECES_REST: Duration = Duration::from_secs(1);
 
 impl Engine {
@@ -35,7 +37,8 @@ impl Engine {
         }
     }
 
-    fn have_pieces_rested(&self) -> bool {
+    /// Whether no piece had to go lately.
+    pub fn have_pieces_rested(&self) -> bool {
         self.clock.elapsed() >= *self.pieces_rest_until.lock()
     }
 
@@ -87,18 +90,23 @@ mod tests {
         }
     }
 
+    fn open(background: bool) -> (Arc<Engine>, Arc<Hands>) {
+        let clock = Arc::new(Hands::default());
+        let options = Options { background, ..Options::default() };
+        let told: Arc<dyn Clock> = clock.clone();
+        (Engine::open(Arc::new(MemoryDisk::new()), told, options).unwrap(), clock)
+    }
+
+    const KEY: GroupKey = GroupKey { segment: 1, group: 0 };
+
     #[test]
     fn what_had_to_go_is_not_made_again_at_once() {
-        let clock = Arc::new(Hands::default());
-        let options = Options { background: false, ..Options::default() };
-        let told: Arc<dyn Clock> = clock.clone();
-        let engine = Engine::open(Arc::new(MemoryDisk::new()), told, options).unwrap();
+        let (engine, clock) = open(false);
         assert!(engine.have_pieces_rested());
         // Nothing goes where there is nothing, or where there is room.
         engine.spare_down_to(0);
         assert!(engine.have_pieces_rested());
-        let key = GroupKey { segment: 1, group: 0 };
-        engine.caches.pieces.add(&key, 0, Piece::default(), u64::MAX);
+        engine.caches.pieces.add(&KEY, 0, Piece::default(), u64::MAX);
         engine.spare_down_to(u64::MAX);
         assert!(engine.have_pieces_rested() && engine.caches.pieces.bytes() > 0);
         engine.spare_down_to(0);
@@ -107,5 +115,27 @@ mod tests {
         assert!(!engine.have_pieces_rested());
         *clock.0.lock() = PIECES_REST;
         assert!(engine.have_pieces_rested());
+    }
+
+    #[test]
+    fn the_thread_leaves_alone_what_is_wanted_meanwhile() {
+        let (engine, clock) = open(true);
+        let is_wanted = || engine.caches.wanted.is_any();
+        engine.caches.pieces.add(&KEY, 0, Piece::default(), u64::MAX);
+        engine.spare_down_to(0);
+        engine.caches.wanted.want((KEY, 0));
+        // Neither what a search says now counts, nor what one has said before.
+        engine.make_pieces_if_wanted();
+        engine.wake.notify(|wish| wish.pieces = true);
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(is_wanted());
+        *clock.0.lock() = PIECES_REST;
+        engine.make_pieces_if_wanted();
+        let start = std::time::Instant::now();
+        while is_wanted() {
+            assert!(start.elapsed() < Duration::from_secs(30), "nobody has looked");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        engine.close().unwrap();
     }
 }

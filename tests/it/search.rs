@@ -70,13 +70,18 @@ fn draft(n: usize, rng: &mut Rng) -> Draft {
 
 /// The archived store, closed, and its one segment.
 fn patient() -> SimDisk {
+    patient_of(|_| (), |_, draft| draft)
+}
+
+fn patient_of(set: impl Fn(&Store), with: impl Fn(usize, Draft) -> Draft) -> SimDisk {
     let disk = SimDisk::new(1);
     let store = open(&disk);
+    set(&store);
     let notes = store.collection("notes").unwrap();
     let mut rng = Rng(7);
     let mut batch = Batch::new();
     for n in 0..ENTRIES {
-        batch = batch.put(&notes, format!("k{n}"), draft(n, &mut rng));
+        batch = batch.put(&notes, format!("k{n}"), with(n, draft(n, &mut rng)));
     }
     store.write(batch).unwrap();
     store.checkpoint().unwrap();
@@ -178,6 +183,36 @@ fn a_damaged_vector_is_stood_in_for_by_its_codes() {
             let coded = nth == 3 || matches!(exactness, Exactness::Codes(_));
             assert_eq!((hit.exact, hit.bits), if coded { (false, 8) } else { (true, 32) });
         }
+    }
+}
+
+#[test]
+fn codes_of_four_bits_stand_in_where_nothing_else_is_whole() {
+    let rules = |store: &Store| {
+        store.set_setting("weights", serde_json::json!([0.0, 0.0, 1.0])).unwrap();
+        store.set_setting("rho", 1e-6.into()).unwrap();
+    };
+    let disk = patient_of(rules, |n, draft| draft.salience(if n == 1 { 1.0 } else { 0.5 }));
+    let store = open(&disk);
+    store.compress_with(Policy::Paper).unwrap();
+    store.close().unwrap();
+    damage_row(&disk, VECTORS, 3 * STEP);
+    damage_row(&disk, CODES, 3 * STEP);
+    damage_row(&disk, CODES, 4 * STEP);
+    let store = open(&disk);
+    let notes = store.collection("notes").unwrap();
+    // The first search of all finds out where codes stand.
+    search(&notes, Exactness::Target(0.99), 10);
+    for exactness in [Exactness::Target(0.99), Exactness::Codes(0.99)] {
+        let hits = search(&notes, exactness, 10);
+        assert_eq!(keys(&hits), near(0..10), "{exactness:?}");
+        assert!(hits.damaged().is_empty());
+        let bits: Vec<u8> = hits.iter().map(|hit| hit.bits).collect();
+        let by_codes = matches!(exactness, Exactness::Codes(_));
+        let (of_third, of_fourth) = (4, if by_codes { 4 } else { 32 });
+        assert_eq!((bits[3], bits[4]), (of_third, of_fourth), "{exactness:?}");
+        let others = bits.iter().enumerate().filter(|(nth, _)| ![3, 4].contains(nth));
+        assert!(others.clone().all(|(_, bits)| *bits == if by_codes { 8 } else { 32 }), "{bits:?}");
     }
 }
 
@@ -452,7 +487,7 @@ fn of_equal_ones_the_lowest_ids_are_hits_wherever_they_stand() {
 }
 
 #[test]
-fn a_share_that_nobody_can_find_is_refused() {
+fn a_share_out_of_range_is_refused() {
     let store = open(&patient());
     let notes = store.collection("notes").unwrap();
     for share in [0.0, -0.5, 1.01, f32::NAN] {

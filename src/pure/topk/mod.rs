@@ -66,7 +66,8 @@ impl<T> PartialEq for Kept<T> {
 impl<T> Eq for Kept<T> {}
 
 impl<T> TopK<T> {
-    /// Room for k entries; none for 0. Memory grows with what is kept, not with k.
+    /// Room for k entries; none for 0. Memory grows with what is kept, not with k, but for what is
+    /// [reserved](TopK::reserve).
     #[must_use]
     pub fn new(k: usize) -> TopK<T> {
         TopK { k, heap: BinaryHeap::new() }

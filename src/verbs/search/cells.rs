@@ -32,7 +32,7 @@ const MISSED_PART: f32 = 0.7;
 /// What scores by codes of 8 bits miss of the best ten themselves: cells may miss so much less. Measured on passages:
 /// docs/decisions/0020-codes-with-a-recall.md.
 const MISSED_BY_CODES: f32 = 0.005;
-/// More than this codes cannot find, however many cells are looked into.
+/// For more than this no more cells are looked into: codes find 0.994 in all of them.
 const FOUND_BY_CODES_MAX: f32 = 0.99;
 /// How much the last of the best looks nearer than it is, times the dimension: the best of many estimates are
 /// those that err upwards, by about the variance of the error, `(pi / 2 - 1) / dim`, for each standard deviation

@@ -105,7 +105,7 @@ impl<'a, 'b> Lookup<'a, 'b> {
         let Some(ground) = self.grounds.get(number as usize) else {
             return Ok((Bytes::Archive, FastCopy::None));
         };
-        let mut copy = FastCopy::None;
+        let (mut copy, mut in_arena) = (FastCopy::None, false);
         // Who asks for scores by codes has everybody ranked by those of 8 bits.
         let by_codes = self.search.by_codes();
         self.look_for_places(number, ground)?;
@@ -121,13 +121,14 @@ impl<'a, 'b> Lookup<'a, 'b> {
                             quant::fetch(codes);
                             return Ok((Bytes::Arena(codes, bits), copy));
                         }
+                        in_arena = true;
                     }
                 }
                 Some(Known::Id(id)) => copy = FastCopy::Id(id),
                 None => {}
             }
         }
-        if let Some(pieces) = self.look_for_piece((number, at), ground)
+        if let Some(pieces) = self.look_for_piece((number, at), in_arena, ground)
             && let Some(bytes) = pieces.bytes_of(at)
             && !(by_codes && pieces.width_of(at) == Some(Width::Brief))
         {
@@ -168,7 +169,14 @@ impl<'a, 'b> Lookup<'a, 'b> {
 
     /// The pieces of a ground that are kept. One that a candidate would want, and that there is room for, is said to be
     /// wanted: later searches find it.
-    fn look_for_piece(&mut self, (number, at): Candidate, ground: &Ground<'_>) -> Option<&Table> {
+    ///
+    /// Of who has codes of 4 bits in the arena only those of 8 are of any use.
+    fn look_for_piece(
+        &mut self,
+        (number, at): Candidate,
+        in_arena: bool,
+        ground: &Ground<'_>,
+    ) -> Option<&Table> {
         let (stores, view) = (self.search.scope.stores, self.search.scope.view);
         let (cache, bytes_max) = (&stores.caches.pieces, stores.shares.piece_bytes_max);
         let known = self.pieces.get_mut(number as usize)?;
@@ -181,7 +189,7 @@ impl<'a, 'b> Lookup<'a, 'b> {
             return Some(known);
         }
         let width = *self.width.get_or_insert_with(|| piecer::width(&view.cold, bytes_max));
-        if there != Some(width) {
+        if there != Some(width) && !(in_arena && width == Width::Brief) {
             let rows = CHUNK_ROWS as u32;
             let wanted = (key(ground), at / rows * rows);
             if self.wanted.contains(&wanted) {

@@ -56,13 +56,14 @@ const MEASURED_ROWS: f64 = 64_287.0;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Exactness {
-    /// Find this share of the true best k on average, in (0, 1], by codes of 8 bits alone: no exact vector is read,
-    /// and scores are those of codes, but for entries that are exact in RAM, and where codes are damaged
-    /// ([`Hit::exact`](crate::Hit::exact) says which). Where codes of 8 bits are in RAM a search for 0.95 takes a
-    /// quarter to a third less time than with `Target`, one for 0.99 about as much; where only 3 or 4 bits are,
-    /// `Target` takes less. For more than 0.99 no more is done: of 64,287 passages of 384 values codes take another
-    /// row for one of the best ten in 6 of 1,000 cases, and more where vectors are near copies of each other or have
-    /// values far larger than the others. Figures: `docs/decisions/0020-codes-with-a-recall.md`.
+    /// Find this share of the true best k on average, in (0, 1], by codes of 8 bits alone: no exact vector is
+    /// read, and scores are those of codes, but for entries that are exact in RAM, and where codes are damaged
+    /// ([`Hit::exact`](crate::Hit::exact) and [`Hit::bits`](crate::Hit::bits) say which). Where codes of 8 bits
+    /// are in RAM a search for 0.95 takes a fifth to a third less time than with `Target`, one for 0.99 from a
+    /// seventh less to a fourteenth more; where only 3 or 4 bits are, `Target` takes less. For more than 0.99
+    /// no more is done: of 64,287 passages of 384 values codes take another row for one of the best ten in 6 of
+    /// 1,000 cases, and more where vectors are near copies of each other or have values far larger than the
+    /// others. Figures: `docs/decisions/0020-codes-with-a-recall.md`.
     Codes(f32),
     /// Find this share of the true best k on average, in (0, 1]; every score is exact.
     Target(f32),

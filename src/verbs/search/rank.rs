@@ -14,7 +14,7 @@ use crate::pure::quant::brief::{BRIEF_BITS, BriefQuery};
 use crate::pure::quant::{Bits, CodeQuery};
 use crate::pure::topk::TopK;
 use crate::tiers::pieces::Width;
-use crate::words::error::Result;
+use crate::words::error::{Error, Result};
 use crate::words::id::EntryId;
 use crate::words::options::Metric;
 
@@ -49,6 +49,8 @@ pub(super) struct Ranked<'a> {
 pub(super) struct Ranking<'a> {
     pub ranked: Vec<Ranked<'a>>,
     pub bounds: Vec<(f32, u32)>,
+    /// The first damage that codes of 4 bits stood in for.
+    pub healed: Option<Error>,
 }
 
 /// How far a cosine may lie above what its sketch says. The estimate `f * (s . q)` errs by what of the query
@@ -87,7 +89,7 @@ pub(super) fn rank<'a>(
         let layout = search.by_eight.layout().with_bits(Bits::Four);
         CodeQuery::new(layout, metric, search.prepared.vector())
     };
-    let (mut by_four, mut code) = (None, Vec::new());
+    let (mut by_four, mut code, mut healed) = (None, Vec::new(), None);
     let may_enter = |sketch: f32, best: &TopK<()>| sketch + slack_of_sketches >= best.threshold();
     let mut coming = chosen.iter().enumerate();
     // Those that were scored stay at the front until there are many: moving the others up costs what scoring does.
@@ -162,9 +164,16 @@ pub(super) fn rank<'a>(
                 // What a piece holds stays while a ranking has it: that arm is for no panic's sake.
                 (None, None, Bytes::Piece | Bytes::Read(_) | Bytes::Archive) => {
                     let file = &ground.segment.segment;
-                    match whole(file.code(ground.group, one.candidate.1, &mut code))? {
-                        Ok(()) => by_eight(&code),
-                        Err(damage) => (Err(damage), 0.0),
+                    let read = whole(file.code(ground.group, one.candidate.1, &mut code))?;
+                    match (read, in_four_bits(&one.copy)) {
+                        (Ok(()), _) => by_eight(&code),
+                        // Who asks for codes of 8 bits gets those of 4 where there are no others.
+                        (Err(damage), Some(codes)) => {
+                            healed.get_or_insert(damage);
+                            let query = by_four.get_or_insert_with(four);
+                            (Ok((query.score(codes), 4)), query.slack(codes))
+                        }
+                        (Err(damage), None) => (Err(damage), 0.0),
                     }
                 }
             };
@@ -188,5 +197,13 @@ pub(super) fn rank<'a>(
             scored = 0;
         }
     }
-    Ok(Ranking { ranked, bounds })
+    Ok(Ranking { ranked, bounds, healed })
+}
+
+/// Its codes of 4 bits in the arena, if it has such.
+fn in_four_bits<'a>(copy: &FastCopy<'a>) -> Option<&'a [u8]> {
+    match copy {
+        FastCopy::Arena(block, row) if block.block.bits() == 4 => block.block.row(*row).ok(),
+        _ => None,
+    }
 }

@@ -7,9 +7,9 @@
 //! 3. From the best of those down: whether they are answers at all (alive, not superseded in RAM, not
 //!    expired), and their exact vectors, from RAM or by one read; until the codes of those left say that
 //!    none can be better than the last of k. Of a hundred candidates some twelve come this far, and twice as many where
-//!    brief codes ranked them. Who never expires has no row read: the block in the arena, or the piece of the archive
-//!    that is kept, says its id. Where codes alone are asked for, what is not exact in RAM is answered with the score
-//!    of its codes of 8 bits.
+//!    brief codes ranked them. Of who never expires no row is read where the block in the arena, or a piece of the
+//!    archive that is kept, says its id. Where codes alone are asked for, what is not exact in RAM is answered with the
+//!    score of its codes of 8 bits.
 //!
 //! If too many fall away at step 3, the search begins again with four times as many, so that expired
 //! or superseded rows cost time, never answers. Where the stages cannot pay (few rows for the
@@ -146,9 +146,10 @@ fn settle<'a>(
     grounds: &[Ground<'_>],
     ranking: Ranking<'_>,
 ) -> Result<Settled<'a>> {
-    let Ranking { ranked, bounds } = ranking;
+    let Ranking { ranked, bounds, healed } = ranking;
     let mut answers = search.answers();
     answers.reserve();
+    healed.into_iter().for_each(|damage| answers.heal(damage));
     let mut settled =
         Settled { search, answers, asked: 0, lost: 0, damaged: 0, vector: Vec::new() };
     let mut bounds = Order::new(bounds, SETTLED_AT_ONCE.max(search.wanted()));
@@ -266,6 +267,9 @@ impl Settled<'_> {
         } else if let (Ok((score, bits)), true) = (coded, search.by_codes()) {
             self.answers.offer(*score, id, ground.found(at), Score::coded(*bits));
         } else if let Ok(true) = whole(file.checked_vector(ground.group, at, &mut self.vector))? {
+            if let Err(damage) = coded {
+                self.answers.heal(damage.clone());
+            }
             self.answers.offer(search.exact(&self.vector), id, ground.found(at), exact);
         } else {
             return self.settle_row(ground, at, coded);

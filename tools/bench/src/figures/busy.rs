@@ -1,7 +1,8 @@
 //! Searches while the compressor runs without pause, beside searches of the same store at rest.
 //!
 //! 1. Passages are put and compressed under a budget of so many per cent of their f32.
-//! 2. Idle: all queries once to warm up, then `--passes` times, each timed.
+//! 2. Idle: after a pause, and all queries once to warm up, `--passes` times, each timed. In the pause and the
+//!    warming up comes back what runs of the compressor made go.
 //! 3. Busy: the same while another thread writes every block anew, again and again (`recompress`, the
 //!    longest run there is), and surveys between.
 //!
@@ -10,7 +11,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use pmll::{Collection, Options, Store};
@@ -19,6 +20,8 @@ use super::{Figures, fill, folder, has_data, query};
 use crate::times::{found, percentile};
 use crate::{Outcome, data};
 
+/// Longer than a store waits before it makes anew what it let go of.
+const PAUSE: Duration = Duration::from_millis(1500);
 const RATIO_MAX: f64 = 2.0;
 const RECALL_MIN: f64 = 0.98;
 const COLLECTION: &str = "passages";
@@ -58,10 +61,12 @@ pub fn run(args: &BusyArgs) -> Outcome<()> {
     store.compress()?;
 
     let asked = Asked { collection: &collection, queries: &queries, truth: &truth };
-    asked.pass()?;
     let (mut idle, mut busy) = (Vec::new(), Vec::new());
     let runs = AtomicU64::new(0);
     for _ in 0..args.passes {
+        std::thread::sleep(PAUSE);
+        asked.pass()?;
+        std::thread::sleep(PAUSE);
         idle.extend(asked.pass()?);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| -> Outcome<()> {
