@@ -68,9 +68,19 @@ impl Engine {
     pub fn spare_down_to(&self, bytes_max: u64) {
         let over = self.counted_bytes().saturating_sub(bytes_max);
         if over > 0 && self.caches.pieces.bytes() > 0 {
+            self.rest_pieces();
             self.caches.spare(over);
-            *self.pieces_rest_until.lock() = self.clock.elapsed().saturating_add(PIECES_REST);
         }
+    }
+
+    /// The same at the end of a run, which holds for a while whatever searches want.
+    pub fn spare_after_run(&self, bytes_max: u64) {
+        self.rest_pieces();
+        self.spare_down_to(bytes_max);
+    }
+
+    fn rest_pieces(&self) {
+        *self.pieces_rest_until.lock() = self.clock.elapsed().saturating_add(PIECES_REST);
     }
 
     /// What is counted without what is spare.

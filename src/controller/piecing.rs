@@ -47,7 +47,8 @@ impl Engine {
     pub fn make_pieces(&self, at_most: usize, may_wait: bool) {
         let wanted = &self.caches.wanted;
         for _ in 0..at_most {
-            if self.queue.lock().closed {
+            // Whoever may wait is the background thread.
+            if self.queue.lock().closed || may_wait && !self.have_pieces_rested() {
                 return;
             }
             let Some(key) = wanted.take() else { return };

@@ -274,7 +274,7 @@ impl Engine {
             report.passes += u32::from(report.moves > known.0 || run.damaged() == known.1);
             deep = report.passes == PASSES_MAX || policy != Policy::Watermark;
         }
-        self.spare_down_to(report.target_bytes);
+        self.spare_after_run(report.target_bytes);
         report.outcome = match self.counted_bytes() <= report.target_bytes {
             true => Outcome::TargetMet,
             false if deep && policy == Policy::Watermark => Outcome::DepthReached,
