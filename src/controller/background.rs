@@ -155,8 +155,7 @@ fn run(engine: &Engine) {
             } else if wishes.group {
                 engine.group(Missed::Much);
             }
-            // What is wanted stays wanted: a later search says so again.
-            if wishes.pieces && engine.have_pieces_rested() {
+            if wishes.pieces {
                 engine.make_pieces(PIECES_A_SEARCH, true);
             }
         }));

@@ -47,7 +47,7 @@ impl Engine {
     pub fn make_pieces(&self, at_most: usize, may_wait: bool) {
         let wanted = &self.caches.wanted;
         for _ in 0..at_most {
-            // Whoever may wait is the background thread.
+            // Whoever may wait is the background thread. What is wanted stays wanted: a later search says so again.
             if self.queue.lock().closed || may_wait && !self.have_pieces_rested() {
                 return;
             }
